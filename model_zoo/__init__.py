@@ -1,0 +1,1 @@
+"""What a style is: generator architectures, trained weights, and the cards that describe them."""

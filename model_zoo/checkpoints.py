@@ -1,0 +1,100 @@
+"""Weights on disk: safetensors only, fp16, strict keys. No pickle is ever read here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from model_zoo.cards import ZooError
+from model_zoo.generators import GENERATORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from model_zoo.layers import Generator
+
+
+def build_generator(generator: str, arguments: Mapping[str, Any]) -> Generator:
+    """Build an untrained generator by its name in GENERATORS.
+
+    Raises:
+        ZooError: the name is unknown or the builder does not take these arguments.
+    """
+    try:
+        builder = GENERATORS[generator]
+    except KeyError:
+        known = ", ".join(GENERATORS)
+        raise ZooError(f"no generator {generator!r}; there are: {known}") from None
+    try:
+        return builder(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ZooError(f"generator {generator!r} with {dict(arguments)}: {error}") from error
+
+
+def load_generator(path: Path, generator: str, arguments: Mapping[str, Any]) -> Generator:
+    """Build a generator and load its weights, ready for inference: fp32, CPU, eval mode.
+
+    Raises:
+        ZooError: the file is absent, no safetensors, or its tensors are not exactly the
+            generator's; the message names the file and the first tensor that differs.
+    """
+    module = build_generator(generator, arguments)
+    try:
+        tensors = load(path.read_bytes())
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise ZooError(f"{path}: is not a safetensors file ({error})") from error
+    _check_tensors(path, generator, module.state_dict(), tensors)
+    module.load_state_dict(tensors)  # copies into the module's own fp32
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def save_generator(module: Generator, path: Path) -> None:
+    """Write the weights of ``module`` to ``path`` as fp16 safetensors, atomically.
+
+    Raises:
+        ZooError: a weight is not finite in fp16, or the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        # Running variances of batch normalization may exceed fp16's 65504; they are small files.
+        keep = not tensor.is_floating_point() or name.endswith(("running_mean", "running_var"))
+        tensors[name] = tensor.detach().cpu().to(tensor.dtype if keep else torch.float16)
+        if not torch.isfinite(tensors[name]).all():
+            raise ZooError(f"{path}: {name} is not finite in fp16; the training went wrong")
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    document = save(tensors, metadata={"format": "pt"})
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(document)
+        partial.replace(path)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_tensors(
+    path: Path, generator: str, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]
+) -> None:
+    for name, tensor in expected.items():
+        if name not in actual:
+            raise ZooError(f"{path}: lacks {name}, which generator {generator!r} needs")
+        if actual[name].shape != tensor.shape:
+            raise ZooError(
+                f"{path}: {name} has shape {tuple(actual[name].shape)}, "
+                f"generator {generator!r} needs {tuple(tensor.shape)}"
+            )
+        if not torch.isfinite(actual[name]).all():
+            raise ZooError(f"{path}: {name} holds values that are not finite")
+    surplus = actual.keys() - expected.keys()
+    if surplus:
+        raise ZooError(f"{path}: holds {min(surplus)}, unknown to generator {generator!r}")

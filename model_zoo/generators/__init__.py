@@ -1,0 +1,18 @@
+"""The architectures by name. A new one is a new file here and a line in GENERATORS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_zoo.generators.johnson import johnson, johnson_half
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model_zoo.layers import Generator
+
+GENERATORS: dict[str, Callable[..., Generator]] = {
+    "johnson": johnson,
+    "johnson_half": johnson_half,
+}
+"""Builder by the name that cards, recipes and checkpoints use."""

@@ -1,0 +1,90 @@
+"""The residual generator of Johnson, Alahi and Fei-Fei, *Perceptual Losses* (2016).
+
+Layout from their supplementary material, as changed by Ulyanov et al. 2016 (instance
+normalization) and by later practice (nearest upsampling and convolution instead of a transposed
+convolution, reflection padding, linear output instead of a scaled tanh, which darkens colours).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from model_zoo.layers import (
+    Generator,
+    Normalization,
+    ResidualBlock,
+    conv_block,
+    convolution,
+    upsampling_block,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def johnson(normalization: Normalization = "instance", last_kernel: int = 9) -> Generator:
+    """32/64/128 channels, 5 residual blocks: 1.68 M parameters, 40 GMAC at 512 x 512 px."""
+    return ResidualGenerator(
+        channels=(32, 64, 128),
+        residual_blocks=5,
+        first_kernel=9,
+        last_kernel=last_kernel,
+        normalization=normalization,
+    )
+
+
+def johnson_half(normalization: Normalization = "instance", last_kernel: int = 9) -> Generator:
+    """16/32/64 channels, 5 residual blocks: 0.42 M parameters, 11 GMAC at 512 x 512 px.
+
+    The width of the authors' own instance-normalized models (fast-neural-style, README).
+    """
+    return ResidualGenerator(
+        channels=(16, 32, 64),
+        residual_blocks=5,
+        first_kernel=9,
+        last_kernel=last_kernel,
+        normalization=normalization,
+    )
+
+
+class ResidualGenerator(Generator):
+    """Two strided convolutions down, residual blocks at a quarter of the size, two up."""
+
+    stride = 4
+    minimum_side = 16  # the quarter-size map must be larger than the 3x3 kernels' padding
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, int, int],
+        residual_blocks: int,
+        first_kernel: int,
+        last_kernel: int,
+        normalization: Normalization,
+    ) -> None:
+        super().__init__()
+        full, half, quarter = channels
+        self.encoder = nn.Sequential(
+            conv_block(3, full, first_kernel, normalization),
+            conv_block(full, half, 3, normalization, stride=2),
+            conv_block(half, quarter, 3, normalization, stride=2),
+        )
+        self.trunk = nn.Sequential(
+            *(ResidualBlock(quarter, normalization) for _ in range(residual_blocks))
+        )
+        self.decoder = nn.Sequential(
+            upsampling_block(quarter, half, normalization),
+            upsampling_block(half, full, normalization),
+        )
+        self.to_rgb = convolution(full, 3, last_kernel, bias=True)
+        # Start at mid-grey: from black, half of the first outputs would be clipped.
+        nn.init.constant_(self.to_rgb.bias, 0.5)  # type: ignore[arg-type]  # bias=True above
+
+    def paint(self, photos: Tensor, seeds: Sequence[int] | None) -> Tensor:  # noqa: ARG002
+        x = self.encoder(photos)  # (N, quarter, H/4, W/4)
+        x = self.trunk(x)
+        x = self.decoder(x)  # (N, full, H, W)
+        painted: Tensor = self.to_rgb(x)  # (N, 3, H, W)
+        return painted

@@ -1,0 +1,165 @@
+"""The layers that generators share: normalizations, convolution blocks, exact-size padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Normalization = Literal["instance", "batch"]
+
+
+class Generator(nn.Module):
+    """Base of all generators: answers any size exactly, whatever the network's stride.
+
+    Subclasses set ``stride`` and ``minimum_side`` and implement :meth:`paint`.
+    """
+
+    stride: int = 1
+    """Heights and widths that :meth:`paint` gets are multiples of this many px."""
+    minimum_side: int = 1
+    """Heights and widths that :meth:`paint` gets are at least this many px."""
+    noise_channels: int = 0
+    """Channels of noise z drawn from a seed; 0 where the answer depends on the photograph alone."""
+
+    def forward(self, photos: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Stylize a batch of photographs of one size.
+
+        Args:
+            photos: RGB in [0, 1], float, (N, 3, H, W) with any H, W >= 1.
+            seeds: one seed a photograph, for generators with noise; others ignore it.
+
+        Returns:
+            RGB of the same shape, linear: the caller clamps to [0, 1].
+        """
+        height, width = photos.shape[-2:]
+        painted = self.paint(pad_to_multiple(photos, self.stride, self.minimum_side), seeds)
+        return painted[..., :height, :width]
+
+    def paint(self, photos: Tensor, seeds: Sequence[int] | None) -> Tensor:
+        """The network itself, on sizes that suit it: (N, 3, H, W) -> (N, 3, H, W)."""
+        raise NotImplementedError
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """y = (x - mean) / sqrt(var + eps) * gamma + beta over each picture's own H x W, in fp32.
+
+    Affine and without running statistics, so training and inference compute the same
+    (Ulyanov, Vedaldi, Lempitsky 2016, section 2). Half precision would lose the small variances
+    of flat pictures, hence fp32 whatever the dtype of ``x``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-5, affine=True, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
+    """Instance or batch normalization over ``channels``, both with eps 1e-5 and affine.
+
+    Raises:
+        ValueError: ``kind`` is neither.
+    """
+    if kind == "instance":
+        return InstanceNorm(channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels, eps=1e-5)
+    raise ValueError(f"normalization {kind!r} must be one of {', '.join(get_args(Normalization))}")
+
+
+def convolution(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """A convolution over reflection-padded input: H, W are divided by ``stride``, no more."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        padding_mode="reflect",
+        bias=bias,
+    )
+
+
+def conv_block(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    normalization: Normalization,
+    *,
+    stride: int = 1,
+) -> nn.Sequential:
+    """Convolution, normalization, ReLU; no bias, since the normalization would remove it."""
+    return nn.Sequential(
+        convolution(in_channels, out_channels, kernel, stride=stride),
+        normalization_layer(normalization, out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def upsampling_block(
+    in_channels: int, out_channels: int, normalization: Normalization
+) -> nn.Sequential:
+    """Nearest upsampling by 2, then a 3x3 block: free of the grids of a transposed convolution."""
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        *conv_block(in_channels, out_channels, 3, normalization),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), without a ReLU after the sum.
+
+    (N, C, H, W) -> (N, C, H, W). Source: Gross and Wilber 2016, as Johnson et al. 2016 use it.
+    """
+
+    def __init__(self, channels: int, normalization: Normalization) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            *conv_block(channels, channels, 3, normalization),
+            convolution(channels, channels, 3),
+            normalization_layer(normalization, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.branch(x)
+        return x + branch
+
+
+def pad_to_multiple(x: Tensor, multiple: int, minimum: int) -> Tensor:
+    """Reflect-pad right and bottom so that H and W are multiples of ``multiple``, >= ``minimum``.
+
+    Unlike ``F.pad`` it reflects again and again where the padding is wider than the picture,
+    so that 1 px works, too. (N, C, H, W) -> (N, C, H', W').
+    """
+    height, width = x.shape[-2:]
+    padded_height = _round_up(max(height, minimum), multiple)
+    padded_width = _round_up(max(width, minimum), multiple)
+    if (padded_height, padded_width) == (height, width):
+        return x
+    bottom, right = padded_height - height, padded_width - width
+    if bottom < height and right < width:
+        return F.pad(x, (0, right, 0, bottom), mode="reflect")
+    rows = _reflected_indices(height, padded_height, x.device)
+    columns = _reflected_indices(width, padded_width, x.device)
+    return x[..., rows[:, None], columns]
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _reflected_indices(size: int, padded_size: int, device: torch.device) -> Tensor:
+    if size == 1:
+        return torch.zeros(padded_size, dtype=torch.long, device=device)
+    period = 2 * (size - 1)
+    positions = torch.arange(padded_size, device=device) % period
+    return torch.minimum(positions, period - positions)

@@ -1,0 +1,1 @@
+"""Offline training: one style picture becomes weights and a card in the zoo."""

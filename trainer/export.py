@@ -1,0 +1,218 @@
+"""The only door into a zoo: weights, preview, card and manifest entry, all or nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from model_zoo.cards import Manifest, StyleCard, ZooError, file_sha256
+from model_zoo.checkpoints import build_generator, load_generator, save_generator
+from trainer.errors import TrainerError
+from trainer.manifest_writer import write_manifest
+from trainer.pictures import DECODE_ERRORS, open_picture, resized_to
+from trainer.runs import TrainingRun
+from trainer.sheets import stylize_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from model_zoo.layers import Generator
+
+PREVIEW_SIDE_PX = 512
+PREVIEW_MAX_BYTES = 60 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to export, where to, and words for the card that win over the recipe's."""
+
+    run: Path
+    style_id: str
+    zoo: Path
+    preview_photo: Path | None = None
+    weights_license: str = "Apache-2.0"
+    title: str | None = None
+    artist: str | None = None
+    year: str | None = None
+    description: str | None = None
+    picture_license: str | None = None
+
+
+def export(options: ExportOptions) -> StyleCard:
+    """Write the generator of a run into a zoo; a style of the same id is replaced in its place.
+
+    New files carry the start of their weights' checksum in their names, so that the manifest's
+    replacement, the last step, switches from the old style to the new one in one moment.
+
+    Raises:
+        TrainerError: the run or the preview photograph cannot be read.
+        ZooError: the zoo cannot be written or its manifest is not valid.
+    """
+    run = TrainingRun(options.run)
+    recipe = run.recipe()
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        raise TrainerError(f"{options.run} holds no checkpoint yet; train some steps first")
+    generator = build_generator(recipe.generator.name, recipe.generator.arguments)
+    generator.load_state_dict(checkpoint["generator"])
+
+    with _locked(options.zoo):
+        manifest = _manifest(options.zoo)
+        new_files: list[Path] = []
+        try:
+            draft = options.zoo / "weights" / f".{options.style_id}.{os.getpid()}.safetensors"
+            new_files.append(draft)
+            save_generator(generator, draft)
+            sha256 = file_sha256(draft)
+            name = f"{options.style_id}-{sha256[:8]}"
+            card = StyleCard(
+                style_id=options.style_id,
+                title=options.title or recipe.style.title,
+                artist=options.artist or recipe.style.artist,
+                year=options.year or recipe.style.year,
+                description=options.description or recipe.style.description,
+                generator=recipe.generator.name,
+                arguments=recipe.generator.arguments,
+                weights=f"weights/{name}.safetensors",
+                sha256=sha256,
+                preview=f"previews/{name}.jpg",
+                picture_license=options.picture_license or recipe.style.picture_license,
+                weights_license=options.weights_license,
+                recipe=f"{recipe.name}.toml",
+                training=_training(run, recipe.data.batch_size, recipe.data.crop_px),
+            )
+            before = {c.weights for c in manifest} | {c.preview for c in manifest}
+            # The preview shows what the service will serve: the fp16 weights, read back.
+            served = load_generator(draft, card.generator, card.arguments)
+            preview = manifest.preview_path(card)
+            if card.preview not in before:
+                new_files.append(preview)
+            _write_preview(served, _preview_photo(options), preview)
+            weights = manifest.weights_path(card)
+            if card.weights not in before:
+                new_files.append(weights)
+            draft.replace(weights)
+            write_manifest(_with_card(manifest, card))
+        except BaseException:
+            for path in new_files:
+                path.unlink(missing_ok=True)
+            raise
+        _remove_replaced_files(manifest, card)
+    return card
+
+
+def _training(run: TrainingRun, batch_size: int, crop_px: int) -> dict[str, Any]:
+    facts = run.facts()
+    steps = int(facts["steps_done"])
+    return {
+        "steps": steps,
+        "pictures": steps * batch_size,
+        "crop_px": crop_px,
+        "photos": facts["photos"],
+        "loss_network": facts["loss_network"],
+        "minutes": round(facts["seconds"] / 60),
+        "machine": f"{facts['device']}, {facts['threads']} threads, {facts['precision']}",
+        "torch": facts["torch"],
+        "date": facts["started"][:10],
+    }
+
+
+def _manifest(zoo: Path) -> Manifest:
+    try:
+        for folder in ("weights", "previews"):
+            (zoo / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"zoo {zoo} cannot be written: {error.strerror or error}") from error
+    if not (zoo / "manifest.toml").exists():
+        return Manifest(zoo, ())
+    return Manifest.read(zoo)
+
+
+def _with_card(manifest: Manifest, card: StyleCard) -> Manifest:
+    cards = list(manifest.cards)
+    for position, old in enumerate(cards):
+        if old.style_id == card.style_id:
+            cards[position] = card
+            break
+    else:
+        cards.append(card)
+    return Manifest(manifest.zoo, tuple(cards))
+
+
+def _remove_replaced_files(before: Manifest, card: StyleCard) -> None:
+    for old in before:
+        if old.style_id == card.style_id:
+            for path, new in ((old.weights, card.weights), (old.preview, card.preview)):
+                if path != new:
+                    (before.zoo / path).unlink(missing_ok=True)
+
+
+def _preview_photo(options: ExportOptions) -> Image.Image:
+    if options.preview_photo is None:
+        return _drawn_photo()
+    try:
+        return resized_to(open_picture(options.preview_photo), PREVIEW_SIDE_PX)
+    except DECODE_ERRORS as error:
+        raise TrainerError(f"--preview-photo {options.preview_photo}: {error}") from error
+
+
+def _drawn_photo() -> Image.Image:
+    """Where no photograph is given: three soft hills under an evening sky, drawn."""
+    import numpy as np
+
+    height, width = 384, PREVIEW_SIDE_PX
+    y, x = np.mgrid[0:height, 0:width]
+    sky = np.linspace(0, 1, height)[:, None, None] * np.array([1.0, 0.5, 0.1]) * 0.7
+    picture = np.array([0.25, 0.35, 0.65]) + np.broadcast_to(sky, (height, width, 3))
+    sun = np.exp(-((x - 360) ** 2 + (y - 130) ** 2) / 900.0)[..., None]
+    picture = picture + sun * np.array([0.6, 0.5, 0.2])
+    hills = ((200, 40, 90, 0.0), (250, 30, 60, 1.5), (310, 25, 45, 4.0))
+    for number, (top, swing, length, phase) in enumerate(hills):
+        below = y > top + swing * np.sin(x / length + phase)
+        ripple = 0.06 * np.sin(x / 7.0 + y / (5.0 + number))
+        colour = np.array([0.12, 0.34, 0.2]) * (1.5 - 0.4 * number)
+        picture = np.where(below[..., None], colour + ripple[..., None], picture)
+    return Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+
+
+def _write_preview(generator: Generator, photo: Image.Image, path: Path) -> None:
+    image = stylize_photo(generator, photo)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(_jpeg_of_at_most(image, PREVIEW_MAX_BYTES))
+        partial.replace(path)
+    except OSError as error:
+        raise ZooError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _jpeg_of_at_most(image: Image.Image, max_bytes: int) -> bytes:
+    for quality in range(92, 20, -4):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        if buffer.tell() <= max_bytes:
+            break
+    return buffer.getvalue()
+
+
+@contextmanager
+def _locked(zoo: Path) -> Iterator[None]:
+    """One export at a time writes to a zoo."""
+    try:
+        zoo.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(zoo, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ZooError(f"zoo {zoo} cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

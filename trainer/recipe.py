@@ -1,0 +1,242 @@
+"""TrainingRecipe: everything that decides how a style is trained, read from one TOML file."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from model_zoo.cards import ZooError
+from model_zoo.checkpoints import build_generator
+from trainer.errors import TrainerError
+from trainer.losses import LossWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Schedule = Literal["cosine", "step", "constant"]
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StylePicture:
+    """The painting: its file, the size at which it is shown to the loss network, its credits."""
+
+    picture: str
+    size_px: int
+    title: str
+    artist: str
+    year: str
+    picture_license: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorChoice:
+    """A key of GENERATORS and the arguments of its builder."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """Square crops of ``crop_px``, ``batch_size`` of them a step."""
+
+    crop_px: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimization:
+    """Adam's steps and learning rate.
+
+    ``cosine`` falls to zero at the last step; ``step`` multiplies by ``decay_factor`` after every
+    ``decay_every`` steps; either rises linearly over the first ``warm_up_steps``.
+    """
+
+    steps: int
+    learning_rate: float
+    schedule: Schedule
+    seed: int = 0
+    warm_up_steps: int = 0
+    decay_factor: float = 1.0
+    decay_every: int = 1
+    gradient_clip: float = math.inf
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the step of this number, counted from 0."""
+        if step < self.warm_up_steps:
+            return self.learning_rate * (step + 1) / self.warm_up_steps
+        if self.schedule == "cosine":
+            progress = (step - self.warm_up_steps) / max(1, self.steps - self.warm_up_steps)
+            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        if self.schedule == "step":
+            return float(self.learning_rate * self.decay_factor ** (step // self.decay_every))
+        return self.learning_rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecipe:
+    """One recipe; ``source`` is its text, kept so that a run can be trained again."""
+
+    name: str
+    source: str = field(repr=False)
+    style: StylePicture
+    generator: GeneratorChoice
+    loss: LossWeights
+    data: TrainingData
+    optimization: Optimization
+
+
+_SECTIONS: dict[str, type[Any]] = {
+    "style": StylePicture,
+    "generator": GeneratorChoice,
+    "loss": LossWeights,
+    "data": TrainingData,
+    "optimization": Optimization,
+}
+
+
+def read_recipe(path: Path) -> TrainingRecipe:
+    """Read and check a recipe.
+
+    Raises:
+        TrainerError: the file cannot be read, a key is unknown, missing or of the wrong type, or
+            a value is out of range; the message names the file and the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainerError(f"recipe {path} cannot be read: {reason}") from error
+    return parse_recipe(text, name=path.stem, where=str(path))
+
+
+def parse_recipe(text: str, *, name: str, where: str) -> TrainingRecipe:
+    """Check the text of a recipe; ``where`` begins every error message.
+
+    Raises:
+        TrainerError: as :func:`read_recipe`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TrainerError(f"{where}: is not valid TOML: {error}") from error
+    for key in document:
+        if key not in _SECTIONS:
+            raise TrainerError(f"{where}: unknown key {key!r}; sections are {', '.join(_SECTIONS)}")
+    sections = {
+        key: _section(kind, document.get(key), f"{where}: [{key}]")
+        for key, kind in _SECTIONS.items()
+    }
+    recipe = TrainingRecipe(name=name, source=text, **sections)
+    try:
+        _check_ranges(recipe)
+    except (ValueError, ZooError) as error:
+        raise TrainerError(f"{where}: {error}") from error
+    return recipe
+
+
+def _section(kind: type[Section], table: Any, where: str) -> Section:
+    if not isinstance(table, dict):
+        raise TrainerError(f"{where} is missing")
+    annotations = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in table.items():
+        if key not in annotations:
+            raise TrainerError(f"{where}: unknown key {key!r}; known: {', '.join(annotations)}")
+        try:
+            values[key] = _COERCIONS[annotations[key]](value)
+        except (TypeError, ValueError) as error:
+            raise TrainerError(f"{where}: {key} = {value!r} {error}") from error
+    try:
+        return kind(**values)
+    except TypeError as error:
+        missing = re.findall(r"'(\w+)'", str(error))
+        raise TrainerError(f"{where}: {', '.join(missing)} missing") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be a string")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("must be a whole number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        raise TypeError("must be a number")
+    return float(value)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("must be a table")
+    return value
+
+
+def _schedule(value: Any) -> str:
+    if value not in ("cosine", "step", "constant"):
+        raise ValueError("must be one of cosine, step, constant")
+    return str(value)
+
+
+def _list_of(item: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def coerce(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise TypeError("must be a list with at least one entry")
+        return tuple(item(entry) for entry in value)
+
+    return coerce
+
+
+_COERCIONS: dict[str, Callable[[Any], Any]] = {
+    "str": _text,
+    "int": _integer,
+    "float": _number,
+    "Schedule": _schedule,
+    "Mapping[str, Any]": _table,
+    "tuple[str, ...]": _list_of(_text),
+    "tuple[float, ...]": _list_of(_number),
+}
+
+
+def _check_ranges(recipe: TrainingRecipe) -> None:
+    """Raise ValueError or ZooError where a value makes no sense."""
+    positive = {
+        "style.size_px": recipe.style.size_px,
+        "data.batch_size": recipe.data.batch_size,
+        "optimization.steps": recipe.optimization.steps,
+        "optimization.learning_rate": recipe.optimization.learning_rate,
+        "optimization.decay_factor": recipe.optimization.decay_factor,
+        "optimization.decay_every": recipe.optimization.decay_every,
+        "optimization.gradient_clip": recipe.optimization.gradient_clip,
+        **{f"loss.style_scales[{i}]": s for i, s in enumerate(recipe.loss.style_scales)},
+    }
+    not_negative = {
+        "optimization.seed": recipe.optimization.seed,
+        "optimization.warm_up_steps": recipe.optimization.warm_up_steps,
+        "loss.content_weight": recipe.loss.content_weight,
+        "loss.style_weight": recipe.loss.style_weight,
+        "loss.total_variation_weight": recipe.loss.total_variation_weight,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise ValueError(f"{key} = {value} must be greater than 0")
+    for key, value in not_negative.items():
+        if value < 0:
+            raise ValueError(f"{key} = {value} must not be negative")
+    if recipe.data.crop_px < 64:
+        raise ValueError(f"data.crop_px = {recipe.data.crop_px} must be at least 64")
+    if max(recipe.loss.style_scales) > 1:
+        raise ValueError("loss.style_scales must not exceed 1")
+    build_generator(recipe.generator.name, recipe.generator.arguments)

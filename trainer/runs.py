@@ -1,0 +1,134 @@
+"""The folder of one training run: recipe, losses, atomic checkpoints, contact sheets."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.errors import TrainerError
+from trainer.recipe import TrainingRecipe, parse_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """Paths and files of a run; everything in it can be read after a crash at any moment."""
+
+    folder: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.folder / "recipe.toml"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def losses_path(self) -> Path:
+        return self.folder / "losses.jsonl"
+
+    @property
+    def facts_path(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        return self.folder / "tensorboard"
+
+    def sheet_path(self, step: int) -> Path:
+        """Contact sheet after ``step`` steps."""
+        return self.folder / "sheets" / f"step_{step:06d}.jpg"
+
+    def start(self, recipe: TrainingRecipe, facts: Mapping[str, Any]) -> None:
+        """Create the folder and write down the recipe and ``facts`` about this run."""
+        try:
+            (self.folder / "sheets").mkdir(parents=True, exist_ok=True)
+            self.recipe_path.write_text(recipe.source, encoding="utf-8")
+            self.facts_path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            self.losses_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TrainerError(f"--out {self.folder} cannot be written: {error}") from error
+
+    def recipe(self) -> TrainingRecipe:
+        """The recipe that this run was started with.
+
+        Raises:
+            TrainerError: the folder holds no run.
+        """
+        try:
+            text = self.recipe_path.read_text(encoding="utf-8")
+            name = self.facts()["recipe"]
+        except (OSError, KeyError) as error:
+            raise TrainerError(f"{self.folder} holds no training run ({error})") from error
+        return parse_recipe(text, name=name, where=str(self.recipe_path))
+
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`start` and :meth:`add_facts` wrote down."""
+        try:
+            facts = json.loads(self.facts_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainerError(f"{self.facts_path} cannot be read: {error}") from error
+        if not isinstance(facts, dict):
+            raise TrainerError(f"{self.facts_path} is not a JSON object")
+        return facts
+
+    def add_facts(self, **facts: Any) -> None:
+        """Add to what is known about this run."""
+        text = json.dumps(self.facts() | facts, indent=2) + "\n"
+        partial = self.facts_path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.facts_path)
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint in one step: a crash leaves the old one or the new one."""
+        partial = self.checkpoint_path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.checkpoint_path)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None where there is none yet.
+
+        Raises:
+            TrainerError: the file is damaged.
+        """
+        if not self.checkpoint_path.exists():
+            return None
+        try:
+            state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise TrainerError(
+                f"{self.checkpoint_path} is damaged; remove it to start this run anew"
+            ) from error
+        if not isinstance(state, dict) or not {"step", "generator", "optimizer"} <= state.keys():
+            raise TrainerError(f"{self.checkpoint_path} is not a checkpoint of this trainer")
+        return state
+
+    def append_losses(self, line: Mapping[str, Any]) -> None:
+        """Add one JSON line to the loss log."""
+        with self.losses_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def truncate_losses(self, step: int) -> None:
+        """Drop lines later than ``step``: a resumed run writes them again."""
+        if not self.losses_path.exists():
+            return
+        kept = []
+        for line in self.losses_path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # half a line, from a crash while it was written
+        self.losses_path.write_text("".join(kept), encoding="utf-8")
