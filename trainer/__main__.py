@@ -63,6 +63,8 @@ def _train(options: argparse.Namespace) -> None:
             loss_network=options.loss_network,
             style_picture=_style_picture(options, recipe.style.picture),
             out=options.out,
+            init=options.init,
+            zoo=options.zoo,
             device=options.device,
             precision=options.precision,
             resume=options.resume,
@@ -136,6 +138,8 @@ def _add_train(commands: _Commands[argparse.ArgumentParser]) -> None:
     add("--photos", type=Path, required=True, metavar="DIR", help="content photographs")
     add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
     add("--out", type=Path, required=True, metavar="RUN", help="folder of this run")
+    add("--init", metavar="STYLE_ID", help="start from this style's weights, not from nothing")
+    add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where --init looks")
     add("--resume", action="store_true", help="go on where RUN stopped; start it where it is new")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add(

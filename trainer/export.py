@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from model_zoo.cards import Manifest, StyleCard, ZooError, file_sha256
@@ -113,6 +114,7 @@ def _training(run: TrainingRun, batch_size: int, crop_px: int) -> dict[str, Any]
     steps = int(facts["steps_done"])
     return {
         "steps": steps,
+        **({"init": facts["init"]} if facts.get("init") else {}),
         "pictures": steps * batch_size,
         "crop_px": crop_px,
         "photos": facts["photos"],
@@ -165,8 +167,6 @@ def _preview_photo(options: ExportOptions) -> Image.Image:
 
 def _drawn_photo() -> Image.Image:
     """Where no photograph is given: three soft hills under an evening sky, drawn."""
-    import numpy as np
-
     height, width = 384, PREVIEW_SIDE_PX
     y, x = np.mgrid[0:height, 0:width]
     sky = np.linspace(0, 1, height)[:, None, None] * np.array([1.0, 0.5, 0.1]) * 0.7

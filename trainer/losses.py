@@ -66,8 +66,8 @@ class _GramMatrix(torch.autograd.Function):
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Mean squared error over the mean square of ``target``, (N, C, H, W) each -> (N,)."""
-    target = target.float()
-    error = (features.float() - target).square().mean((1, 2, 3))
+    target = target.to(torch.promote_types(target.dtype, torch.float32))
+    error = (features - target).square().mean((1, 2, 3))
     return error / target.square().mean((1, 2, 3)).clamp_min(1e-12)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model_zoo.checkpoints import build_generator
+from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.checkpoints import build_generator, load_generator
 from trainer.devices import Precision, choose_device, choose_dtype
 from trainer.errors import TrainerError, TrainingFailedError
 from trainer.loss_network import load_loss_network
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from model_zoo.layers import Generator
     from trainer.recipe import TrainingRecipe
 
 SHEET_PHOTO_PX = 384
@@ -41,6 +43,8 @@ class TrainingOptions:
     loss_network: Path
     style_picture: Path
     out: Path
+    init: str | None = None
+    zoo: Path = SHIPPED_ZOO
     device: str = "auto"
     precision: Precision = "auto"
     resume: bool = False
@@ -66,7 +70,7 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
 
     plan = recipe.optimization
     torch.manual_seed(plan.seed)
-    generator = build_generator(recipe.generator.name, recipe.generator.arguments)
+    generator = _untrained_or_warm(recipe, options)
     generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(generator.parameters(), lr=plan.learning_rate)
     perceptual_loss = _perceptual_loss(recipe, options, device, dtype)
@@ -158,6 +162,21 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
                 save()
 
 
+def _untrained_or_warm(recipe: TrainingRecipe, options: TrainingOptions) -> Generator:
+    """A new generator, or where ``options.init`` names a style, that style's."""
+    name, arguments = recipe.generator.name, recipe.generator.arguments
+    if options.init is None:
+        return build_generator(name, arguments)
+    manifest = Manifest.read(options.zoo)
+    card = manifest.card(options.init)
+    if (card.generator, dict(card.arguments)) != (name, dict(arguments)):
+        raise TrainerError(
+            f"--init {options.init}: its generator is {card.generator} {dict(card.arguments)}, "
+            f"the recipe asks for {name} {dict(arguments)}; they must be the same"
+        )
+    return load_generator(manifest.weights_path(card), name, arguments).requires_grad_()
+
+
 def _checkpoint_to_resume(
     run: TrainingRun, recipe: TrainingRecipe, options: TrainingOptions
 ) -> dict[str, Any] | None:
@@ -169,7 +188,7 @@ def _checkpoint_to_resume(
             f"{run.folder} already holds a run, {checkpoint['step']} steps long; "
             "add --resume to go on with it or give another --out"
         )
-    if run.recipe() != recipe and run.recipe().source != recipe.source:
+    if run.recipe() != replace(recipe, name=run.facts()["recipe"], source=run.recipe().source):
         raise TrainerError(
             f"{run.folder} was started with another recipe ({run.recipe_path}); "
             "resume with that one or give another --out"
@@ -202,6 +221,7 @@ def _facts(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {
         "recipe": recipe.name,
+        "init": options.init,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "style_picture": options.style_picture.name,
         "photos": len(crops.paths),

@@ -120,7 +120,9 @@ def test_shipped_style_loads_and_can_be_trained_again(card: StyleCard) -> None:
 
 def test_shipped_zoo_holds_no_stray_files() -> None:
     manifest = Manifest.read(SHIPPED_ZOO)
-    named = {manifest.weights_path(c) for c in manifest} | {manifest.preview_path(c) for c in manifest}
+    named = {manifest.weights_path(c) for c in manifest} | {
+        manifest.preview_path(c) for c in manifest
+    }
 
     present = {p for f in ("weights", "previews") for p in (SHIPPED_ZOO / f).iterdir()}
 

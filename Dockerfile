@@ -1,0 +1,78 @@
+# The service with its zoo:  docker build -t atelier .
+#
+# CPU, small:  --build-arg TORCH_INDEX_URL=<the PyTorch project's index of CPU wheels>
+#     Without it torch comes from pip's usual index, whose x86-64 wheel brings the CUDA libraries
+#     along: it runs on a CPU just as well, in an image some gigabytes larger.
+# CUDA:        --build-arg VARIANT=cuda, then `docker run --gpus all`
+#     torch's wheels carry their own CUDA libraries, so the base stays slim; the driver and the
+#     NVIDIA container toolkit are the host's part.
+ARG BASE_IMAGE=python:3.13-slim
+
+FROM ${BASE_IMAGE} AS build
+ARG VARIANT=cpu
+ARG TORCH_INDEX_URL=
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# Without pip: the finished image has nothing to install with. The base's own pip fills it.
+RUN python -m venv --without-pip /opt/atelier
+
+COPY constraints.txt ./
+# --no-deps: that index holds torch's dependencies too, but not in the pinned versions.
+RUN if [ -n "${TORCH_INDEX_URL}" ]; then \
+        pip --python /opt/atelier/bin/python install --no-deps \
+            --index-url "${TORCH_INDEX_URL}" -c constraints.txt torch; \
+    fi
+
+# The dependencies alone, so that a change of code leaves this layer as it is.
+COPY pyproject.toml ./
+RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = project['optional-dependencies'].get(sys.argv[1], []); \
+print(*project['dependencies'], *extras, sep='\n')" "${VARIANT}" > requirements.txt \
+    && pip --python /opt/atelier/bin/python install -c constraints.txt -r requirements.txt
+
+# A CPU build of torch in an image meant for CUDA would fail only at its first start.
+RUN case "${VARIANT}" in \
+        cpu) ;; \
+        cuda) /opt/atelier/bin/python -c "import torch; assert torch.version.cuda, \
+'VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL'" ;; \
+        *) echo "VARIANT is cpu or cuda, not ${VARIANT}" >&2; exit 1 ;; \
+    esac
+
+COPY README.md LICENSE ./
+COPY model_zoo model_zoo
+COPY trainer trainer
+COPY service service
+RUN pip --python /opt/atelier/bin/python install --no-deps .
+
+
+FROM ${BASE_IMAGE}
+ARG VARIANT=cpu
+# A name for the number: torch asks for the user's name when it looks for its caches.
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin atelier
+COPY --from=build /opt/atelier /opt/atelier
+
+# MALLOC_ARENA_MAX: glibc keeps an arena for each thread, and pictures of many sizes fill them all.
+ENV PATH=/opt/atelier/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
+    HOME=/tmp \
+    ATELIER_HOST=0.0.0.0 \
+    ATELIER_DEVICE=${VARIANT}
+# `python -m` looks in the working directory first; here nobody but root can put anything.
+# The root may be mounted read-only; only /tmp is written to.
+WORKDIR /
+# By number, so that an orchestrator can see that it is not root.
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+
+# /readyz, not /livez: a hung device or a dead batch loop shows only there, and depends_on waits for
+# it. http.client, because urllib would send even this through a proxy named in the environment.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('ATELIER_PORT', '8000')), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+
+CMD ["python", "-m", "service"]

@@ -1,0 +1,79 @@
+# `make` lists the targets. Everything runs in .venv, which the targets make and keep up to date.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+
+ASSETS ?= ../shared/assets
+PHOTOS ?= $(ASSETS)/photos/train
+LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format bench train clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, ATELIER_PORT)
+	@exec $(RUN) -m service
+
+test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+check: $(DEV) ## formatting, lint, types, import rules, then the quick tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+format: $(DEV) ## rewrite the sources the way `make check` wants them
+	$(RUN) -m ruff check --fix-only .
+	$(RUN) -m ruff format .
+
+bench: $(DEV) ## run every benchmark (BENCH_ARGS=--quick for the short ones)
+	@for file in $(wildcard benchmarks/[!_]*.py); do \
+		echo "== $$file"; $(RUN) "$$file" $(BENCH_ARGS) || exit; \
+	done
+
+train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); continues a run
+	@test -f "trainer/recipes/$(STYLE).toml" || { \
+		echo "make train: name a style, as in make train STYLE=starry-night; there are:" \
+			$(patsubst trainer/recipes/%.toml,%,$(wildcard trainer/recipes/*.toml)) >&2; exit 2; }
+	@test -d "$(PHOTOS)" && test -f "$(LOSS_NETWORK)" || { \
+		echo "make train: set PHOTOS to a folder of photographs (now $(PHOTOS)) and LOSS_NETWORK" \
+			"to the VGG-19 weights (now $(LOSS_NETWORK));" \
+			"$(RUN) -m trainer loss-network --help says where those come from" >&2; exit 2; }
+	$(RUN) -m trainer train "trainer/recipes/$(STYLE).toml" --photos "$(PHOTOS)" \
+		--loss-network "$(LOSS_NETWORK)" --out "runs/$(STYLE)" --resume
+
+clean: ## remove .venv, caches and build leftovers (keeps runs/)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The stamps are written last, so that an install that was interrupted is done again.
+$(RUNTIME): pyproject.toml constraints.txt
+	@$(make-venv)
+	$(RUN) -m pip install -c constraints.txt -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	@$(make-venv)
+	$(RUN) -m pip install -c constraints.txt -e '.[dev]'
+	@touch $(RUNTIME) $@
+
+# A .venv whose pip does not run (interrupted, or its Python is gone) is made anew.
+# ensurepip is asked for because Debian splits it off; such a Python makes a venv without pip.
+define make-venv
+rm -f $(RUNTIME) $(DEV); \
+$(RUN) -m pip --version >/dev/null 2>&1 && exit; \
+for python in $(PYTHONS); do \
+	if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+		>/dev/null 2>&1; then exec "$$python" -m venv --clear $(VENV); fi; \
+done; \
+echo "Atelier needs Python 3.11 or newer with its venv module; none of these is one: $(PYTHONS)." \
+	"Install one and name it: PYTHON=python3.12 make $(or $(MAKECMDGOALS),serve)" >&2; exit 1
+endef

@@ -1,0 +1,177 @@
+"""python -m service: runs the application under uvicorn, by its settings."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from model_zoo.cards import ZooError
+from service.app import create_app, service_version
+from service.logs import configure_logging
+from service.settings import Settings, SettingsError, variable_name
+from service.stylizer import DeviceUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from fastapi import FastAPI
+
+    from service.lifecycle import Lifecycle
+
+EXIT_FAULT = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+_BACKLOG = 2048
+
+
+class StartupError(Exception):
+    """The service cannot start; the message says what to change."""
+
+
+class Server(uvicorn.Server):
+    """Drains before it closes the socket, greets when ready, and stops when warm-up fails.
+
+    uvicorn closes its socket the moment a signal comes, so that a load balancer which has not yet
+    looked at readiness sends requests into the void. The first signal here turns readiness off;
+    ``drain_s`` later, or at a second signal, uvicorn's own graceful end begins.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, *, drain_s: float, greeting: str
+    ) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_s = drain_s
+        self._drain_ends_s: float | None = None
+        self._greeting: str | None = greeting
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to drain; at a second signal stop now, at a third do not wait for requests."""
+        if self._drain_ends_s is None:
+            self._lifecycle.drain()
+            self._drain_ends_s = time.monotonic() + self._drain_s
+        elif not self.should_exit:
+            self.should_exit = True
+        else:
+            self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether it is time to greet or to stop."""
+        if self._greeting and self._lifecycle.is_ready:
+            sys.stdout.write(self._greeting)
+            sys.stdout.flush()
+            self._greeting = None
+        drained = self._drain_ends_s is not None and time.monotonic() >= self._drain_ends_s
+        if drained or self._lifecycle.fault:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; give the exit status."""
+    _build_parser().parse_args(arguments)
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        _complain(*error.problems)
+        return EXIT_USAGE
+    configure_logging(settings.log_level)
+    try:
+        app = create_app(settings)
+        listener = _listen(settings.host, settings.port)
+    except DeviceUnavailableError as error:
+        _complain(f"{error}; set {variable_name('device')} to cpu or auto")
+        return EXIT_FAULT
+    except (ZooError, StartupError) as error:
+        _complain(str(error))
+        return EXIT_FAULT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return _serve(app, settings, listener)
+
+
+def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
+    lifecycle: Lifecycle = app.state.lifecycle
+    style = app.state.pipeline.manifest.cards[0].style_id
+    host, port = listener.getsockname()[:2]
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        root_path=settings.root_path,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    greeting = (
+        f"ready: curl -F image=@photo.jpg -F style={style} "
+        f"-o out.jpg http://{_in_url(host)}:{port}/stylize\n"
+    )
+    server = Server(config, lifecycle, drain_s=settings.drain_s, greeting=greeting)
+    server.run(sockets=[listener])
+    if lifecycle.fault:
+        _complain(lifecycle.fault)
+        return EXIT_FAULT
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before uvicorn does, to say plainly why it does not work.
+
+    Raises:
+        StartupError: naming the variable to change.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {port} on {host} is in use; stop what uses it or set"
+            raise StartupError(f"{message} {variable_name('port')}") from error
+        if error.errno == errno.EACCES:
+            message = f"port {port} may not be opened by this user; set"
+            raise StartupError(f"{message} {variable_name('port')} above 1023") from error
+        message = f"cannot listen on {host} ({error.strerror or error}); set"
+        raise StartupError(
+            f"{message} {variable_name('host')} to an address of this machine"
+        ) from error
+
+
+def _in_url(host: str) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{reachable}]" if ":" in reachable else reachable
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    lines = [
+        f"  {variable_name(name):<30} {field.description} "
+        f"({'computed' if field.default_factory else field.default})"
+        for name, field in Settings.model_fields.items()
+    ]
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve fast neural stylization over HTTP.",
+        epilog="environment variables (default):\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"atelier {service_version()}")
+    return parser
+
+
+def _complain(*messages: str) -> None:
+    sys.stderr.writelines(f"atelier: {message}\n" for message in messages)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

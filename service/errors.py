@@ -1,0 +1,256 @@
+"""The ServiceError tree and its form on the wire, RFC 9457 application/problem+json.
+
+ServiceError
+├── MalformedRequestError        400  the HTTP message cannot be parsed
+├── StyleNotFoundError           404
+├── NotAcceptableError           406
+├── BodyTooLargeError            413
+├── ImageTooLargeError           413
+├── UnsupportedMediaTypeError    415  not an image, or not one of the accepted kinds
+├── UnprocessableError           422
+│   ├── InvalidParameterError
+│   ├── CorruptImageError
+│   └── ImageTooSmallError
+├── BusyError                    429  with Retry-After
+├── ClientClosedRequestError     499  nobody is left to answer; for the log and the metrics
+├── StylizationError             500  a generator gave no picture
+├── UnavailableError             503  with Retry-After
+│   ├── NotReadyError
+│   └── DeviceOutOfMemoryError
+└── DeadlineError                504
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """A request cannot be served; the message tells the caller what to do about it."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class MalformedRequestError(ServiceError):
+    """The body does not parse as what its Content-Type says."""
+
+    status, slug, title = 400, "malformed-request", "Malformed request"
+
+
+class StyleNotFoundError(ServiceError):
+    """The zoo holds no style of that id."""
+
+    status, slug, title = 404, "style-not-found", "Style not found"
+
+
+class NotAcceptableError(ServiceError):
+    """The Accept header leaves no format that the service can write."""
+
+    status, slug, title = 406, "not-acceptable", "Not acceptable"
+
+
+class BodyTooLargeError(ServiceError):
+    """The request body has too many bytes."""
+
+    status, slug, title = 413, "body-too-large", "Body too large"
+
+
+class ImageTooLargeError(ServiceError):
+    """The picture has too many pixels, by its own header."""
+
+    status, slug, title = 413, "image-too-large", "Image too large"
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """The bytes are not a picture, or not one of an accepted format."""
+
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class UnprocessableError(ServiceError):
+    """The request parses, and still cannot be carried out."""
+
+    status, slug, title = 422, "unprocessable", "Unprocessable request"
+
+
+class InvalidParameterError(UnprocessableError):
+    """A parameter is missing, unknown, repeated or out of range."""
+
+    slug, title = "invalid-parameter", "Invalid parameter"
+
+
+class CorruptImageError(UnprocessableError):
+    """The picture is of an accepted format but cannot be decoded."""
+
+    slug, title = "corrupt-image", "Corrupt image"
+
+
+class ImageTooSmallError(UnprocessableError):
+    """The picture's shorter side is too short to paint."""
+
+    slug, title = "image-too-small", "Image too small"
+
+
+class BusyError(ServiceError):
+    """As many requests are in flight as the service admits."""
+
+    status, slug, title = 429, "busy", "Too many requests in flight"
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class ClientClosedRequestError(ServiceError):
+    """The client hung up before its answer was ready."""
+
+    status, slug, title = 499, "client-closed-request", "Client closed request"
+
+
+class StylizationError(ServiceError):
+    """A generator gave something that is not a picture."""
+
+    slug, title = "stylization-failed", "Stylization failed"
+
+
+class UnavailableError(ServiceError):
+    """The service cannot take the request now."""
+
+    status, slug, title = 503, "unavailable", "Service unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 5) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class NotReadyError(UnavailableError):
+    """The service is warming up, draining, or has lost its model thread."""
+
+    slug, title = "not-ready", "Not ready"
+
+
+class DeviceOutOfMemoryError(UnavailableError):
+    """One picture alone does not fit the device's free memory."""
+
+    slug, title = "device-out-of-memory", "Device out of memory"
+
+
+class DeadlineError(ServiceError):
+    """The time this request was allowed has passed."""
+
+    status, slug, title = 504, "deadline-passed", "Deadline passed"
+
+
+class ProblemResponse(JSONResponse):
+    """A JSON response of the media type that RFC 9457 registers."""
+
+    media_type = PROBLEM_MEDIA_TYPE
+
+
+def problem_response(request: Request, error: ServiceError) -> ProblemResponse:
+    """Render ``error``; ``instance`` is the path of the request that met it."""
+    return _render(request, error.status, error.slug, error.title, error.detail, error.headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every failure of ``app`` a problem document."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_disconnect)
+
+
+class UnhandledErrorMiddleware:
+    """Answers 500 for what nothing else handled, and logs its traceback.
+
+    Starlette's own handler for ``Exception`` stands outside all middleware, so its answer would
+    miss the request id and the log line.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer for it if that fails before a response began."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        response_started = False
+
+        async def watch_start(message: Message) -> None:
+            nonlocal response_started
+            response_started = response_started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch_start)
+        except Exception:
+            logger.exception("unhandled_error")
+            if response_started:
+                raise
+            error = ServiceError("the service met an error of its own; its log names the cause")
+            await problem_response(Request(scope), error)(scope, receive, send)
+
+
+def _render(
+    request: Request,
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    problem = {
+        "type": f"urn:atelier:error:{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", ""),
+    }
+    request.state.problem = slug  # for the log line and the metrics
+    return ProblemResponse(problem, status_code=status, headers=headers)
+
+
+async def _on_service_error(request: Request, error: Any) -> ProblemResponse:
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("service_error", exc_info=error)
+    return problem_response(request, error)
+
+
+async def _on_http_exception(request: Request, error: Any) -> ProblemResponse:
+    title = HTTPStatus(error.status_code).phrase
+    slug = title.lower().replace(" ", "-")
+    detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+    return _render(request, error.status_code, slug, title, detail, error.headers)
+
+
+async def _on_validation_error(request: Request, error: Any) -> ProblemResponse:
+    faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+    return problem_response(request, InvalidParameterError(faults))
+
+
+async def _on_client_disconnect(request: Request, error: Any) -> ProblemResponse:  # noqa: ARG001
+    return problem_response(request, ClientClosedRequestError("the client hung up"))

@@ -1,0 +1,150 @@
+"""JSON log lines, one event a request, and the request id that ties them together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers, MutableHeaders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+"""What is taken over from a client: nothing that could break a header or forge a log line."""
+
+UNMATCHED_ROUTE = "unmatched"
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+_CLIENT_CLOSED_REQUEST = 499
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What one request turned out to be; routes fill in ``style`` and ``stages_s``.
+
+    ``problem`` is the kind of error that it was answered with, if any.
+    """
+
+    request_id: str
+    method: str
+    route: str = UNMATCHED_ROUTE
+    status: int = _CLIENT_CLOSED_REQUEST
+    style: str = ""
+    problem: str = ""
+    duration_s: float = 0.0
+    stages_s: dict[str, float] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def as_fields(self) -> dict[str, Any]:
+        """Fields of the ``request_finished`` event; durations in milliseconds."""
+        return {
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "style": self.style,
+            "problem": self.problem,
+            "duration_ms": round(self.duration_s * 1000, 1),
+            "stages_ms": {name: round(s * 1000, 1) for name, s in self.stages_s.items()},
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+        }
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a log record as one line of JSON, the message being the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give ``record`` as JSON, with ``extra={"fields": {...}}`` beside the event."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if request_id := _request_id.get():
+            line["request_id"] = request_id
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(level: str) -> None:
+    """Send every log line of the process to standard error as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.captureWarnings(capture=True)
+    # Below warning uvicorn narrates what service_started and request_finished already say.
+    logging.getLogger("uvicorn").setLevel(max(root.level, logging.WARNING))
+    # Both narrate the bytes they parse, at debug and at warning.
+    logging.getLogger("PIL").setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class RequestLogMiddleware:
+    """Gives each request an id, echoes it as X-Request-ID and logs how the request ended.
+
+    Args:
+        app: the application inside.
+        on_finished: told each record after it is logged.
+    """
+
+    def __init__(self, app: ASGIApp, on_finished: Callable[[RequestRecord], None]) -> None:
+        self.app = app
+        self.on_finished = on_finished
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request inside its own record."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        record = RequestRecord(_accept_request_id(Headers(scope=scope)), scope["method"])
+        scope.setdefault("state", {}).update(request_id=record.request_id, record=record)
+
+        async def counting_receive() -> Message:
+            message = await receive()
+            record.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = record.request_id
+            record.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        token = _request_id.set(record.request_id)
+        started = time.perf_counter()
+        try:
+            await self.app(scope, counting_receive, counting_send)
+        finally:
+            record.duration_s = time.perf_counter() - started
+            record.problem = scope["state"].get("problem", "")
+            record.route = getattr(scope.get("route"), "path", UNMATCHED_ROUTE)
+            level = logging.DEBUG if record.route in _PROBES else logging.INFO
+            logger.log(level, "request_finished", extra={"fields": record.as_fields()})
+            self.on_finished(record)
+            _request_id.reset(token)
+
+
+def _accept_request_id(headers: Headers) -> str:
+    offered = headers.get("x-request-id", "")
+    return offered if REQUEST_ID_PATTERN.fullmatch(offered) else uuid.uuid4().hex

@@ -1,0 +1,185 @@
+"""StylizePipeline: one whole request, in order. Read this module first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from model_zoo.cards import Manifest, StyleCard, UnknownStyleError
+from service.errors import (
+    DeadlineError,
+    StyleNotFoundError,
+    UnsupportedMediaTypeError,
+)
+from service.formats import FORMATS, ImageFormat, choose_format, detect_format
+from service.images import Photo, blend, decode_image, encode_image, transfer_colors
+from service.stylizer import StyleJob
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from concurrent.futures import Executor
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from service.batcher import Batched, Batcher
+    from service.gate import AdmissionGate
+    from service.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment, on the event loop's clock, by which a request must be done."""
+
+    at_s: float
+    allowed_s: float
+
+    @classmethod
+    def after(cls, allowed_s: float) -> Deadline:
+        """A deadline ``allowed_s`` from now."""
+        return cls(asyncio.get_running_loop().time() + allowed_s, allowed_s)
+
+    @asynccontextmanager
+    async def enforce(self) -> AsyncIterator[None]:
+        """Cancel what the block awaits once the deadline passes.
+
+        Raises:
+            DeadlineError: it passed.
+        """
+        limit = asyncio.timeout_at(self.at_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeadlineError(
+                f"the {self.allowed_s:g} s allowed have passed; send a smaller picture, ask for a "
+                "smaller max_side, or try when the service is less busy"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StyleRequest:
+    """What to paint, how, and by when.
+
+    ``formats`` are those the client takes as an answer, at least one. ``stages_s`` is filled in
+    as each stage ends, also where a later one fails.
+    """
+
+    image: bytes
+    style_id: str
+    formats: tuple[ImageFormat, ...]
+    deadline: Deadline
+    max_side_px: int
+    quality: int
+    keep_colors: bool = False
+    strength: float = 1.0
+    seed: int = 0
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StylizedImage:
+    """The painted picture, encoded."""
+
+    data: bytes
+    format: ImageFormat
+
+
+class StylizePipeline:
+    """Takes requests through admission, decoding, batching, painting and encoding."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        *,
+        gate: AdmissionGate,
+        batcher: Batcher[StyleJob, NDArray[np.uint8]],
+        codec_pool: Executor,
+    ) -> None:
+        self.manifest = manifest
+        self.gate = gate
+        self._settings = settings
+        self._batcher = batcher
+        self._codec_pool = codec_pool
+
+    async def stylize(self, request: StyleRequest) -> StylizedImage:
+        """Carry out one request.
+
+        Raises:
+            ServiceError: whichever kind says what went wrong.
+        """
+        with self.gate.admit():
+            async with request.deadline.enforce():
+                card = self._card(request.style_id)
+                source = _detect(request.image)
+                with _timed(request, "decode"):
+                    photo = await self._on_codec_pool(self._decode, request, source)
+                painted = await self._paint(StyleJob(card, photo.pixels, request.seed), request)
+                with _timed(request, "encode"):
+                    return await self._on_codec_pool(_finish, request, source, photo, painted)
+
+    def _card(self, style_id: str) -> StyleCard:
+        try:
+            return self.manifest.card(style_id)
+        except UnknownStyleError as error:
+            known = ", ".join(card.style_id for card in self.manifest)
+            raise StyleNotFoundError(f"no style {style_id!r}; there are {known}") from error
+
+    def _decode(self, request: StyleRequest, source: ImageFormat) -> Photo:
+        return decode_image(
+            request.image,
+            source,
+            max_side_px=request.max_side_px,
+            max_source_pixels=self._settings.max_source_pixels,
+            min_side_px=self._settings.min_side_px,
+        )
+
+    async def _paint(self, job: StyleJob, request: StyleRequest) -> NDArray[np.uint8]:
+        batched: Batched[NDArray[np.uint8]] = await self._batcher.submit(job, request.deadline.at_s)
+        request.stages_s["queue"] = batched.queue_s
+        request.stages_s["stylize"] = batched.run_s
+        return batched.result
+
+    async def _on_codec_pool(
+        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._codec_pool, lambda: function(*args, **kwargs))
+
+
+def _detect(image: bytes) -> ImageFormat:
+    if source := detect_format(image):
+        return source
+    names = ", ".join(name.upper() for name in FORMATS)
+    raise UnsupportedMediaTypeError(f"the bytes are not a picture of an accepted format: {names}")
+
+
+def _finish(
+    request: StyleRequest, source: ImageFormat, photo: Photo, painted: NDArray[np.uint8]
+) -> StylizedImage:
+    """Mix the painting with its photograph as asked, and encode it."""
+    if request.keep_colors:
+        painted = transfer_colors(painted, photo.pixels)
+    if request.strength < 1:
+        painted = blend(photo.pixels, painted, request.strength)
+    target = choose_format(request.formats, source, has_alpha=photo.alpha is not None)
+    data = encode_image(photo.with_pixels(painted), target, quality=request.quality)
+    return StylizedImage(data, target)
+
+
+@contextmanager
+def _timed(request: StyleRequest, stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        request.stages_s[stage] = time.perf_counter() - started

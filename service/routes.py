@@ -1,0 +1,244 @@
+"""Routes: HTTP only. Reads requests, calls the pipeline, sets headers."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from model_zoo.cards import StyleCard, UnknownStyleError
+from service.errors import (
+    ClientClosedRequestError,
+    InvalidParameterError,
+    NotAcceptableError,
+    StyleNotFoundError,
+)
+from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.openapi import pictures, problems, stylize_request
+from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
+from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
+from service.settings import Settings
+from service.uploads import read_upload
+
+if TYPE_CHECKING:
+    from service.logs import RequestRecord
+
+T = TypeVar("T")
+
+SERVER_TIMING_STAGES = ("decode", "queue", "stylize", "encode")
+
+_LISTING_MAX_AGE_S = 60
+_PREVIEW_MAX_AGE_S = 3600
+
+
+def _part(name: str) -> Any:
+    """Depend on a part that create_app put into the application's state."""
+
+    async def get_part(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get_part)
+
+
+Pipeline = Annotated[StylizePipeline, _part("pipeline")]
+
+
+async def _get_card(style_id: str, pipeline: Pipeline) -> StyleCard:
+    try:
+        return pipeline.manifest.card(style_id)
+    except UnknownStyleError as error:
+        raise StyleNotFoundError(f"no style {style_id!r}; GET /styles lists them") from error
+
+
+Card = Annotated[StyleCard, Depends(_get_card)]
+
+router = APIRouter()
+
+
+@router.post(
+    "/stylize",
+    summary="Paint a photograph in a style",
+    response_class=Response,
+    responses=pictures("The painted picture", *ENCODABLE)
+    | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=stylize_request(),
+)
+async def stylize(
+    request: Request,
+    pipeline: Pipeline,
+    lifecycle: Annotated[Lifecycle, _part("lifecycle")],
+    settings: Annotated[Settings, _part("settings")],
+    x_request_timeout_seconds: Annotated[
+        float | None, Header(gt=0, description="how long the client will wait")
+    ] = None,
+) -> Response:
+    """Paint the photograph in the body; the same request always gives the same bytes."""
+    record: RequestRecord = request.state.record
+    timeout_s = settings.request_timeout_s
+    deadline = Deadline.after(min(timeout_s, x_request_timeout_seconds or timeout_s))
+    # Refused here already, before the body is read; the pipeline's own look is the one that counts.
+    lifecycle.check_serving()
+    pipeline.gate.check()
+
+    started = time.perf_counter()
+    async with deadline.enforce():
+        upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
+    record.stages_s["read"] = time.perf_counter() - started
+
+    parameters = upload.parameters
+    known = any(card.style_id == parameters.style for card in pipeline.manifest)
+    record.style = parameters.style if known else "unknown"
+    work = StyleRequest(
+        image=upload.image,
+        style_id=parameters.style,
+        formats=_choose_formats(parameters, request),
+        deadline=deadline,
+        max_side_px=_choose_max_side(parameters, settings),
+        quality=parameters.quality or settings.default_quality,
+        keep_colors=parameters.keep_colors,
+        strength=parameters.strength,
+        seed=parameters.seed,
+        stages_s=record.stages_s,
+    )
+    image = await _unless_hung_up(request, pipeline.stylize(work))
+    return _image_response(image, parameters.style, record.stages_s)
+
+
+@router.get("/styles", summary="List the styles", response_model=StyleList)
+async def list_styles(request: Request, pipeline: Pipeline) -> Response:
+    """List every style, in the zoo's own order."""
+    styles = StyleList(styles=[_describe(card, request) for card in pipeline.manifest])
+    return _cacheable(
+        request, styles.model_dump_json().encode(), "application/json", _LISTING_MAX_AGE_S
+    )
+
+
+@router.get(
+    "/styles/{style_id}",
+    summary="Describe a style",
+    response_model=StyleInfo,
+    responses=problems(404, 422),
+)
+async def read_style(request: Request, card: Card) -> Response:
+    """Describe one style."""
+    body = _describe(card, request).model_dump_json().encode()
+    return _cacheable(request, body, "application/json", _LISTING_MAX_AGE_S)
+
+
+@router.get(
+    "/styles/{style_id}/preview",
+    summary="Show a style",
+    response_class=Response,
+    responses=pictures("A painted picture", FORMATS["jpeg"]) | problems(404, 422),
+)
+def read_preview(request: Request, card: Card, pipeline: Pipeline) -> Response:
+    """Show a photograph that the style painted."""
+    body = pipeline.manifest.preview_path(card).read_bytes()
+    return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
+
+
+@router.get("/livez", summary="Whether the process lives")
+async def live() -> Health:
+    """Answer at once, whatever else goes on: a failure means restart the process."""
+    return Health(status="alive")
+
+
+@router.get("/readyz", summary="Whether to send requests here", responses=problems(503))
+async def ready(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
+    """Answer 503 while warming up or draining, or where the device no longer answers."""
+    lifecycle.check_ready()
+    return Health(status="ready")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def read_metrics(metrics: Annotated[Metrics, _part("metrics")]) -> Response:
+    """Give every metric in Prometheus's text format."""
+    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Give the result of ``work``, or cancel it when the client hangs up, which is no cancellation.
+
+    Raises:
+        ClientClosedRequestError: the client hung up first.
+    """
+    task = asyncio.create_task(work)
+    hang_up = asyncio.create_task(_wait_for_hang_up(request))
+    try:
+        await asyncio.wait((task, hang_up), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientClosedRequestError("the client hung up")
+    finally:
+        task.cancel()
+        hang_up.cancel()
+        await asyncio.gather(task, hang_up, return_exceptions=True)
+
+
+async def _wait_for_hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _choose_formats(parameters: StylizeParameters, request: Request) -> tuple[ImageFormat, ...]:
+    if parameters.format:
+        return (FORMATS[parameters.format],)
+    accept = ", ".join(request.headers.getlist("accept"))
+    if formats := acceptable_formats(accept):
+        return formats
+    offered = ", ".join(row.media_type for row in ENCODABLE)
+    raise NotAcceptableError(f"Accept: {accept} takes none of {offered}")
+
+
+def _choose_max_side(parameters: StylizeParameters, settings: Settings) -> int:
+    if parameters.max_side is None:
+        return settings.default_max_side_px
+    if parameters.max_side > settings.max_side_px:
+        raise InvalidParameterError(
+            f"max_side: {parameters.max_side} exceeds the limit of {settings.max_side_px}"
+        )
+    return parameters.max_side
+
+
+def _image_response(image: StylizedImage, style: str, stages_s: dict[str, float]) -> Response:
+    timing = ", ".join(f"{s};dur={stages_s[s] * 1000:.1f}" for s in SERVER_TIMING_STAGES)
+    return Response(
+        image.data,
+        media_type=image.format.media_type,
+        headers={
+            "Content-Disposition": f'inline; filename="{style}.{image.format.suffix}"',
+            "Server-Timing": timing,
+            "Vary": "Accept",
+        },
+    )
+
+
+def _describe(card: StyleCard, request: Request) -> StyleInfo:
+    preview = request.url_for("read_preview", style_id=card.style_id)
+    return StyleInfo(
+        id=card.style_id,
+        title=card.title,
+        artist=card.artist,
+        year=card.year,
+        description=card.description,
+        generator=card.generator,
+        picture_license=card.picture_license,
+        weights_license=card.weights_license,
+        preview_url=preview.path,
+    )
+
+
+def _cacheable(request: Request, body: bytes, media_type: str, max_age_s: int) -> Response:
+    """Answer with ``body``, or 304 where the client holds the same bytes already."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": f"public, max-age={max_age_s}"}
+    held = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
+    if tags & {etag, "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)

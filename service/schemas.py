@@ -1,0 +1,72 @@
+"""JSON bodies and the parameters of a stylize request, as the wire and OpenAPI see them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StyleInfo(BaseModel):
+    """One style that ``POST /stylize`` can paint in."""
+
+    id: str = Field(description="value of the `style` parameter")
+    title: str
+    artist: str
+    year: str
+    description: str
+    generator: str = Field(description="architecture of the network")
+    picture_license: str = Field(description="licence of the style picture")
+    weights_license: str = Field(description="licence of the trained weights")
+    preview_url: str = Field(description="a JPEG that this style painted")
+
+
+class StyleList(BaseModel):
+    """Every style of the zoo, in its own order."""
+
+    styles: list[StyleInfo]
+
+
+class Health(BaseModel):
+    """The answer of a probe that holds."""
+
+    status: Literal["alive", "ready"]
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(description="a URN that names the kind of error; stable")
+    title: str
+    status: int
+    detail: str = Field(description="what happened and what the caller can do")
+    instance: str = Field(description="path of the request")
+    request_id: str = Field(description="the X-Request-ID of this answer; quote it in a report")
+
+
+class StylizeParameters(BaseModel):
+    """Form fields of a multipart body, or query parameters beside a raw one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    style: str = Field(description="id of a style; GET /styles lists them")
+    max_side: int | None = Field(
+        default=None, ge=1, description="longer side of the answer in pixels; never enlarges"
+    )
+    keep_colors: bool = Field(
+        default=False, description="paint the brightness only and keep the photograph's colours"
+    )
+    strength: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0 is the photograph, 1 the painting",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="varies the answer of generators that take noise"
+    )
+    format: Literal["jpeg", "png", "webp"] | None = Field(
+        default=None, description="format of the answer; wins over Accept"
+    )
+    quality: int | None = Field(
+        default=None, ge=1, le=100, description="JPEG or WebP quality; PNG is lossless"
+    )

@@ -1,0 +1,163 @@
+"""Settings: every knob of the service, read from ATELIER_* environment variables."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model_zoo.cards import SHIPPED_ZOO
+
+ENV_PREFIX = "ATELIER_"
+
+
+class SettingsError(Exception):
+    """The environment does not make valid settings; ``problems`` holds one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def available_cores() -> int:
+    """Count the cores this process may run on, which in a container is not all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Every knob, with its unit in its name and its reason in its description."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    host: str = Field(
+        default="127.0.0.1", description="address to listen on; 0.0.0.0 opens every one"
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    root_path: str = Field(
+        default="", description="path prefix that a reverse proxy strips before it forwards"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe event to log; probes are logged at debug"
+    )
+
+    zoo: Path = Field(
+        default=SHIPPED_ZOO, description="folder that holds manifest.toml; shipped by default"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where generators run; auto takes CUDA where there is one"
+    )
+    model_threads: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        description="threads inside one forward pass on a CPU; all available cores by default",
+    )
+    codec_threads: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        description="pictures decoded or encoded at once; all available cores by default",
+    )
+    warm_up_side_px: int = Field(
+        default=256,
+        ge=16,
+        le=4096,
+        description="side of the picture each style paints before readiness",
+    )
+
+    max_body_bytes: int = Field(
+        default=20 * 2**20, ge=1024, description="largest request body, counted while it arrives"
+    )
+    max_source_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        description="largest picture, judged by its header before it is decoded",
+    )
+    min_side_px: int = Field(
+        default=16, ge=1, description="shortest side worth painting; strokes are wider than less"
+    )
+    default_max_side_px: int = Field(
+        default=1024, ge=1, description="longer side of the answer where a request does not say"
+    )
+    max_side_px: int = Field(
+        default=4096,
+        ge=1,
+        description="largest max_side a request may ask; bounds memory of one pass",
+    )
+    default_quality: int = Field(
+        default=90, ge=1, le=100, description="JPEG and WebP quality where a request does not say"
+    )
+
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="longest a request may take from arrival; then 504"
+    )
+    max_in_flight: int = Field(
+        default=32, ge=1, description="requests admitted at once; one more is answered 429"
+    )
+    max_batch_jobs: int = Field(default=8, ge=1, description="most pictures in one forward pass")
+    max_batch_pixels: int = Field(
+        default=4 * 1024 * 1024, ge=1, description="most pixels in one pass of several pictures"
+    )
+    stall_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="a forward pass longer than this means a hung device: not ready",
+    )
+
+    keep_alive_s: int = Field(
+        default=75, ge=1, description="idle connection time; longer than a load balancer's 60 s"
+    )
+    drain_s: float = Field(
+        default=0.0, ge=0, description="time after SIGTERM to serve on while readiness answers 503"
+    )
+    shutdown_timeout_s: int = Field(
+        default=30,
+        ge=1,
+        description="longest wait for requests in flight once the socket is closed",
+    )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment, refusing variables that no setting reads.
+
+        Raises:
+            SettingsError: one problem for each value that is not valid and each name unknown.
+        """
+        problems = [
+            _unknown_variable(name)
+            for name in sorted(os.environ)
+            if name.upper().startswith(ENV_PREFIX)
+            and name.upper().removeprefix(ENV_PREFIX).lower() not in cls.model_fields
+        ]
+        settings = None
+        try:
+            settings = cls()
+        except ValidationError as error:
+            problems += [
+                f"{variable_name(str(fault['loc'][0]))}={fault['input']}: {fault['msg']}"
+                for fault in error.errors()
+            ]
+        if settings and settings.default_max_side_px > settings.max_side_px:
+            problems.append(
+                f"{variable_name('default_max_side_px')}={settings.default_max_side_px} exceeds "
+                f"{variable_name('max_side_px')}={settings.max_side_px}"
+            )
+        if settings is None or problems:
+            raise SettingsError(problems)
+        return settings
+
+
+def variable_name(field: str) -> str:
+    """Name of the environment variable that sets ``field``."""
+    return ENV_PREFIX + field.upper()
+
+
+def _unknown_variable(name: str) -> str:
+    wanted = name.upper().removeprefix(ENV_PREFIX).lower()
+    close = difflib.get_close_matches(wanted, Settings.model_fields, n=1)
+    hint = f"; did you mean {variable_name(close[0])}?" if close else ""
+    return f"{name} is not a setting of this service{hint}"

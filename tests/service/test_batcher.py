@@ -1,0 +1,245 @@
+"""The batcher alone: jobs are (key, cost, name), and no model is near."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from service.batcher import Batched, Batcher
+from service.errors import (
+    DeadlineError,
+    DeviceOutOfMemoryError,
+    NotReadyError,
+    StylizationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+pytestmark = pytest.mark.anyio
+
+
+class Job(NamedTuple):
+    key: str
+    name: str
+    cost: int = 1
+
+
+class Device:
+    """Runs batches on one thread; the first waits until ``release`` so that others queue up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.largest_fit = math.inf
+        self.fail_on = ""
+        self.release = threading.Event()
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        self.batches.append([job.name for job in jobs])
+        if len(self.batches) == 1:
+            assert self.release.wait(10)
+        if len(jobs) > self.largest_fit:
+            raise DeviceOutOfMemoryError("does not fit")
+        if any(job.name == self.fail_on for job in jobs):
+            raise ZeroDivisionError(self.fail_on)
+        return [job.name.upper() for job in jobs]
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@asynccontextmanager
+async def open_batcher(
+    device: Device, *, max_jobs: int = 8, max_cost: int = 100
+) -> AsyncIterator[Batcher[Job, str]]:
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(
+            device.run,
+            key=lambda job: job.key,
+            cost=lambda job: job.cost,
+            executor=executor,
+            max_jobs=max_jobs,
+            max_cost=max_cost,
+        )
+        batcher.start()
+        try:
+            yield batcher
+        finally:
+            device.release.set()
+            await batcher.aclose()
+
+
+async def submit_all(
+    batcher: Batcher[Job, str], *jobs: Job, deadline: float = math.inf
+) -> list[asyncio.Task[Batched[str]]]:
+    """Submit a first job, which the device holds, and then ``jobs``, which have to wait."""
+    tasks = [asyncio.create_task(batcher.submit(Job("first", "first"), math.inf))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert batcher.busy_for_s
+    for job in jobs:
+        tasks.append(asyncio.create_task(batcher.submit(job, deadline)))
+        await asyncio.sleep(0)
+    assert len(batcher) == len(jobs)
+    return tasks
+
+
+async def test_submit_when_idle_then_runs_alone_at_once(device: Device) -> None:
+    device.release.set()
+    async with open_batcher(device) as batcher:
+        batched = await batcher.submit(Job("a", "one"), math.inf)
+    assert batched.result == "ONE"
+    assert 0 <= batched.queue_s < 1
+    assert 0 <= batched.run_s < 1
+
+
+async def test_batches_group_by_key_with_the_oldest_jobs_key_first(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        jobs = [Job("b", "b1"), Job("a", "a1"), Job("b", "b2"), Job("c", "c1"), Job("a", "a2")]
+        tasks = await submit_all(batcher, *jobs)
+        device.release.set()
+        results = [(await task).result for task in tasks[1:]]
+    assert results == [job.name.upper() for job in jobs]
+    assert device.batches == [["first"], ["b1", "b2"], ["a1", "a2"], ["c1"]]
+
+
+async def test_batches_hold_at_most_max_jobs(device: Device) -> None:
+    async with open_batcher(device, max_jobs=2) as batcher:
+        await submit_all(batcher, *(Job("a", f"a{i}") for i in range(5)))
+    assert device.batches[1:] == [["a0", "a1"], ["a2", "a3"], ["a4"]]
+
+
+async def test_batches_keep_to_the_cost_budget_in_order(device: Device) -> None:
+    async with open_batcher(device, max_cost=10) as batcher:
+        costs = (6, 4, 5, 20, 1)
+        await submit_all(batcher, *(Job("a", f"{i}:{c}", c) for i, c in enumerate(costs)))
+    assert device.batches[1:] == [["0:6", "1:4"], ["2:5"], ["3:20"], ["4:1"]]
+
+
+async def test_submit_when_its_caller_has_gone_then_the_job_never_runs(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        tasks = await submit_all(batcher, Job("a", "gone"), Job("a", "stays"))
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        assert len(batcher) == 1
+        device.release.set()
+        assert (await tasks[2]).result == "STAYS"
+    assert device.batches == [["first"], ["stays"]]
+
+
+async def test_submit_when_its_caller_goes_while_it_runs_then_others_get_their_answer(
+    device: Device,
+) -> None:
+    async with open_batcher(device) as batcher:
+        tasks = await submit_all(batcher, Job("a", "next"))
+        tasks[0].cancel()
+        device.release.set()
+        assert (await tasks[1]).result == "NEXT"
+        assert batcher.alive
+
+
+async def test_submit_when_the_deadline_passes_in_the_queue_then_the_job_never_runs(
+    device: Device,
+) -> None:
+    async with open_batcher(device) as batcher:
+        deadline = asyncio.get_running_loop().time() + 0.02
+        tasks = await submit_all(batcher, Job("a", "late"), deadline=deadline)
+        await asyncio.sleep(0.05)
+        device.release.set()
+        with pytest.raises(DeadlineError):
+            await tasks[1]
+    assert device.batches == [["first"]]
+
+
+async def test_batch_when_out_of_memory_then_halves_until_it_fits(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        device.largest_fit = 2
+        tasks = await submit_all(batcher, *(Job("a", f"a{i}") for i in range(5)))
+        device.release.set()
+        results = [(await task).result for task in tasks[1:]]
+    assert results == ["A0", "A1", "A2", "A3", "A4"]
+    sizes = [len(batch) for batch in device.batches[1:]]
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+async def test_job_when_out_of_memory_alone_then_only_it_fails(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        tasks = await submit_all(batcher, Job("a", "a1"), Job("a", "a2"))
+        device.largest_fit = 0
+        device.release.set()
+        for task in tasks:
+            with pytest.raises(DeviceOutOfMemoryError):
+                await task
+        device.largest_fit = 1
+        assert (await batcher.submit(Job("a", "again"), math.inf)).result == "AGAIN"
+
+
+async def test_batch_when_it_fails_then_only_its_callers_know_and_the_loop_lives(
+    device: Device,
+) -> None:
+    device.fail_on = "bad"
+    async with open_batcher(device) as batcher:
+        jobs = (Job("a", "bad"), Job("a", "mate"), Job("b", "stranger"))
+        _, bad, mate, stranger = await submit_all(batcher, *jobs)
+        device.release.set()
+        for task in (bad, mate):
+            with pytest.raises(ZeroDivisionError):
+                await task
+        assert (await stranger).result == "STRANGER"
+        assert batcher.alive
+
+
+async def test_result_when_it_is_an_error_then_goes_to_its_caller_alone(device: Device) -> None:
+    device.run = lambda jobs: [  # type: ignore[method-assign]
+        StylizationError("no picture") if job.name == "bad" else job.name for job in jobs
+    ]
+    async with open_batcher(device) as batcher:
+        bad = asyncio.create_task(batcher.submit(Job("a", "bad"), math.inf))
+        good = asyncio.create_task(batcher.submit(Job("a", "good"), math.inf))
+        with pytest.raises(StylizationError):
+            await bad
+        assert (await good).result == "good"
+
+
+async def test_batch_when_results_are_missing_then_is_an_error(device: Device) -> None:
+    device.run = lambda _: []  # type: ignore[method-assign]
+    async with open_batcher(device) as batcher:
+        with pytest.raises(StylizationError, match="0 results came back for 1"):
+            await batcher.submit(Job("a", "one"), math.inf)
+
+
+async def test_aclose_finishes_what_waits_and_takes_no_more(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        tasks = await submit_all(batcher, Job("a", "a1"), Job("b", "b1"))
+        device.release.set()
+        await batcher.aclose()
+        assert [task.result().result for task in tasks] == ["FIRST", "A1", "B1"]
+        assert not batcher.alive
+        with pytest.raises(NotReadyError):
+            await batcher.submit(Job("a", "late"), math.inf)
+
+
+async def test_batcher_when_its_loop_dies_then_is_not_alive(device: Device) -> None:
+    async with open_batcher(device) as batcher:
+        assert batcher.alive
+        assert batcher._loop_task is not None
+        batcher._loop_task.cancel()
+        await asyncio.wait((batcher._loop_task,))
+        assert not batcher.alive
+        batcher._loop_task = None
+
+
+async def test_batches_tell_their_size_and_cost(device: Device) -> None:
+    told: list[tuple[int, int]] = []
+    async with open_batcher(device) as batcher:
+        batcher._on_batch = lambda jobs, cost: told.append((jobs, cost))
+        await submit_all(batcher, Job("a", "a1", 3), Job("a", "a2", 4))
+    assert told == [(1, 1), (2, 7)]

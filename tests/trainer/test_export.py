@@ -1,0 +1,156 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data as skimage_data
+
+from model_zoo.cards import Manifest, ZooError
+from model_zoo.checkpoints import build_generator, load_generator
+from trainer.errors import TrainerError
+from trainer.export import PREVIEW_MAX_BYTES, ExportOptions, export
+from trainer.recipe import read_recipe
+from trainer.runs import TrainingRun
+
+
+def make_run(folder: Path, recipe_file: Path, seed: int = 0) -> Path:
+    """A run as training leaves it, without the training."""
+    run = TrainingRun(folder)
+    facts = {
+        "recipe": "bricks",
+        "init": None,
+        "started": "2026-01-02T03:04:05+00:00",
+        "photos": 4,
+        "loss_network": "vgg.safetensors",
+        "device": "CPU",
+        "threads": 2,
+        "precision": "fp32",
+        "torch": "2",
+        "steps_done": 6,
+        "seconds": 120.0,
+    }
+    run.start(read_recipe(recipe_file), facts)
+    torch.manual_seed(seed)
+    generator = build_generator("johnson_half", {})
+    state = {"step": 6, "generator": generator.state_dict(), "optimizer": {}}
+    run.save_checkpoint(state | {"random_state": torch.get_rng_state()})
+    return folder
+
+
+@pytest.fixture
+def options(tmp_path: Path, recipe_file: Path) -> ExportOptions:
+    run = make_run(tmp_path / "run", recipe_file)
+    return ExportOptions(run=run, style_id="bricks", zoo=tmp_path / "zoo")
+
+
+def files(zoo: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(zoo)): p.read_bytes() for p in zoo.rglob("*") if p.is_file()}
+
+
+def test_export_makes_a_zoo_that_verifies_and_loads(options: ExportOptions) -> None:
+    card = export(options)
+
+    manifest = Manifest.read(options.zoo)
+    manifest.verify()
+    assert manifest.cards == (card,)
+    assert (card.title, card.artist, card.year) == ("Bricks", "A mason", "1950")
+    assert card.recipe == "bricks.toml"
+    assert card.training["pictures"] == 12
+    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    trained = TrainingRun(options.run).load_checkpoint()
+    assert trained is not None
+    for name, tensor in generator.state_dict().items():
+        torch.testing.assert_close(tensor, trained["generator"][name], rtol=1e-3, atol=1e-4)
+    preview = manifest.preview_path(card).read_bytes()
+    assert len(preview) <= PREVIEW_MAX_BYTES
+    with Image.open(io.BytesIO(preview)) as image:
+        assert (image.format, max(image.size)) == ("JPEG", 512)
+
+
+def test_export_again_replaces_the_style_in_its_place_and_leaves_no_old_files(
+    options: ExportOptions, recipe_file: Path, tmp_path: Path
+) -> None:
+    export(replace(options, style_id="first"))
+    export(options)
+    export(replace(options, style_id="last"))
+    run = make_run(tmp_path / "second run", recipe_file, seed=1)
+
+    export(replace(options, run=run, title="Better bricks"))
+
+    manifest = Manifest.read(options.zoo)
+    manifest.verify()
+    assert [c.style_id for c in manifest] == ["first", "bricks", "last"]
+    assert manifest.card("bricks").title == "Better bricks"
+    assert len(files(options.zoo)) == 1 + 2 * 3
+
+
+def test_export_of_the_same_weights_twice_changes_nothing(options: ExportOptions) -> None:
+    export(options)
+    before = files(options.zoo)
+
+    export(options)
+
+    assert files(options.zoo) == before
+
+
+def test_words_with_quotes_and_umlauts_survive_the_manifest(options: ExportOptions) -> None:
+    title = 'Ein "schönes" Bild\\\nmit Zeilen, 富嶽 \x7f'
+
+    export(replace(options, title=title))
+
+    assert Manifest.read(options.zoo).card("bricks").title == title
+
+
+@pytest.mark.parametrize("step", ["trainer.export.write_manifest", "trainer.export._write_preview"])
+def test_when_a_step_fails_then_the_zoo_is_as_before(
+    options: ExportOptions,
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    export(options)
+    before = files(options.zoo)
+    run = make_run(tmp_path / "second run", recipe_file, seed=1)
+
+    def fail(*_: object) -> None:
+        raise ZooError("disk full")
+
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(ZooError, match="disk full"):
+        export(replace(options, run=run))
+
+    assert files(options.zoo) == before
+
+
+def test_when_something_is_wrong_with_the_input_then_says_what(
+    options: ExportOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainerError, match=r"holds no training run|cannot be read"):
+        export(replace(options, run=tmp_path / "nothing"))
+    with pytest.raises(ZooError, match="lower-case"):
+        export(replace(options, style_id="Not An Id"))
+    with pytest.raises(TrainerError, match="preview-photo"):
+        export(replace(options, preview_photo=options.run / "recipe.toml"))
+    options.zoo.joinpath("manifest.toml").write_text("broken = [")
+    with pytest.raises(ZooError, match="not valid TOML"):
+        export(options)
+    (options.run / "checkpoint.pt").unlink()
+    with pytest.raises(TrainerError, match="no checkpoint yet"):
+        export(options)
+
+    assert files(options.zoo) == {"manifest.toml": b"broken = ["}
+
+
+def test_preview_is_painted_from_the_photograph_given(
+    options: ExportOptions, tmp_path: Path
+) -> None:
+    photo = tmp_path / "cat.png"
+    Image.fromarray(skimage_data.chelsea()).save(photo)
+
+    card = export(replace(options, preview_photo=photo))
+
+    with Image.open(options.zoo / card.preview) as image:
+        assert image.size == (512, 341)

@@ -1,0 +1,86 @@
+"""The command line: exit code 2 and one clear line for whatever the user got wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from model_zoo.cards import Manifest
+from tests.trainer.conftest import RECIPE
+from trainer.__main__ import main
+
+
+@pytest.fixture
+def command(recipe_file: Path, photo_folder: Path, loss_network_file: Path) -> list[str]:
+    return [
+        "train",
+        str(recipe_file),
+        f"--photos={photo_folder}",
+        f"--loss-network={loss_network_file}",
+        f"--out={recipe_file.parent / 'run'}",
+        "--device=cpu",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps =", "step ="), "unknown key 'step'"),
+        (('"relu3_2"', '"relu4_2"'), "does not reach layer 'relu4_2'"),
+        (('"style.png"', '"gone.png"'), "gone.png cannot be read"),
+        (('"style.png"', '"bricks.toml"'), "bricks.toml cannot be read"),
+        (("size_px = 96", "size_px = 40"), "raise size_px or drop the scale"),
+    ],
+)
+def test_a_bad_recipe_is_one_line_and_exit_code_2(
+    command: list[str],
+    recipe_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str],
+    message: str,
+) -> None:
+    text = RECIPE.replace('"relu2_2"]\nstyle_weight', '"relu3_2"]\nstyle_weight')
+    recipe_file.write_text(text.replace(*change))
+
+    assert main(command) == 2
+
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert "\n" not in errors
+    assert not (recipe_file.parent / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--photos", "--loss-network"])
+def test_an_absent_folder_or_file_is_one_line_and_exit_code_2(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main([*command, f"{option}={tmp_path / 'gone'}"]) == 2
+
+    assert "gone" in capsys.readouterr().err
+
+
+def test_train_then_export_then_the_zoo_holds_the_style(command: list[str], tmp_path: Path) -> None:
+    assert main(command) == 0
+    zoo = tmp_path / "zoo"
+    assert main(["export", f"{tmp_path / 'run'}", "--style-id=bricks", f"--zoo={zoo}"]) == 0
+
+    assert [card.style_id for card in Manifest.read(zoo)] == ["bricks"]
+
+
+def test_loss_network_checks_a_file(
+    loss_network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["loss-network", str(loss_network_file)]) == 0
+    assert "relu1_1 to relu3_2" in capsys.readouterr().out
+
+    assert main(["loss-network", str(tmp_path / "gone.pth")]) == 2
+    assert "is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train", "export", "loss-network"])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+
+    assert stopped.value.code == 0
+    assert "usage: python -m trainer" in capsys.readouterr().out
