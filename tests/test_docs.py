@@ -1,0 +1,69 @@
+"""What README.md says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from model_zoo.cards import SHIPPED_ZOO, Manifest
+from service.app import create_app
+from service.settings import Settings, variable_name
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTING_ROW = re.compile(r"^\| `(ATELIER_\w+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_stands_in_the_table_with_its_default(name: str) -> None:
+    field = Settings.model_fields[name]
+    rows = {row[1]: row for row in SETTING_ROW.finditer(README)}
+
+    row = rows[variable_name(name)]
+
+    assert row[3] == field.description
+    if name == "zoo":
+        assert row[2] == "the shipped zoo"
+    elif field.default_factory:
+        assert row[2] == "all available cores"
+    else:
+        assert row[2] == (f"`{field.default}`" if field.default != "" else "")
+
+
+def test_the_table_has_no_setting_that_is_gone() -> None:
+    named = [row[1] for row in SETTING_ROW.finditer(README)]
+
+    assert named == [variable_name(name) for name in Settings.model_fields]
+
+
+def test_readme_has_a_curl_for_every_endpoint() -> None:
+    spoken_of = re.findall(r"127\.0\.0\.1:8000(/[\w./-]*)", README)
+    styles = {card.style_id for card in Manifest.read(SHIPPED_ZOO)}
+    spoken_of = [
+        re.sub(r"(?<=/styles/)([\w-]+)", lambda m: "{style_id}" if m[1] in styles else m[1], path)
+        for path in spoken_of
+    ]
+    paths = create_app(Settings()).openapi()["paths"]
+
+    assert set(paths) - set(spoken_of) == set()
+    assert set(spoken_of) - set(paths) <= {"/openapi.json", "/docs"}
+
+
+def test_readme_names_only_styles_that_ship() -> None:
+    styles = {card.style_id for card in Manifest.read(SHIPPED_ZOO)}
+
+    assert set(re.findall(r"(?:style=|--init )([\w-]+)", README)) <= styles
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_layout_names_what_is_there() -> None:
+    block = README.partition("## Layout")[2].partition("```text\n")[2].partition("```")[0]
+    for line in block.splitlines():
+        assert (ROOT / line.split()[0]).exists(), line
