@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -132,6 +133,35 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branch: Tensor = self.branch(x)
         return x + branch
+
+
+class Grain(nn.Module):
+    """Adds to each photograph the same fixed noise, scaled by that photograph's contrast.
+
+    Scaled so, an answer under instance normalization still does not depend on the contrast, and
+    fixed, it is the same each time. Two tiles of unlike periods lie over each other, so that large
+    even areas show no repetition. (N, C, H, W) -> (N, C, H, W).
+    """
+
+    _PERIODS_PX = (251, 311)
+    _LEAST_CONTRAST = 1e-3  # where a whole photograph is one colour
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        rng = torch.Generator().manual_seed(0)
+        for number, period in enumerate(self._PERIODS_PX):
+            tile = torch.randn(period, period, generator=rng) / math.sqrt(len(self._PERIODS_PX))
+            self.register_buffer(f"tile_{number}", tile, persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        height, width = photos.shape[-2:]
+        rows, columns = (torch.arange(n, device=photos.device) for n in (height, width))
+        noise = photos.new_zeros(height, width)
+        for tile in self.buffers():
+            noise = noise + tile[rows[:, None] % len(tile), columns % len(tile)]
+        contrast = photos.flatten(1).std(1).clamp_min(self._LEAST_CONTRAST)  # (N,)
+        return photos + self.strength * contrast.view(-1, 1, 1, 1) * noise
 
 
 def pad_to_multiple(x: Tensor, multiple: int, minimum: int) -> Tensor:

@@ -113,9 +113,7 @@ def test_a_shipped_style_changes_the_picture_and_keeps_its_objects(
     from model_zoo.checkpoints import load_generator
 
     photo = np.asarray(photograph(256, 256, "astronaut"))
-    generator = load_generator(
-        SHIPPED_ZOO / card.weights, card.generator, card.arguments
-    )
+    generator = load_generator(SHIPPED_ZOO / card.weights, card.generator, card.arguments)
     tensor = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         painted = generator(tensor).clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255

@@ -17,7 +17,6 @@ from trainer.errors import TrainerError, TrainingFailedError
 from trainer.export import ExportOptions, export
 from trainer.loss_network import download_loss_network, load_loss_network
 from trainer.recipe import read_recipe
-from trainer.train import TrainingOptions, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    try:
+        from trainer.train import TrainingOptions, train  # the only command that needs the extra
+    except ModuleNotFoundError as error:
+        raise TrainerError(
+            f"training needs {error.name}, which is not installed; pip install 'atelier[train]'"
+        ) from error
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)

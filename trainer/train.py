@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
 from model_zoo.checkpoints import build_generator, load_generator
 from trainer.devices import Precision, choose_device, choose_dtype
 from trainer.errors import TrainerError, TrainingFailedError
@@ -169,12 +169,11 @@ def _untrained_or_warm(recipe: TrainingRecipe, options: TrainingOptions) -> Gene
         return build_generator(name, arguments)
     manifest = Manifest.read(options.zoo)
     card = manifest.card(options.init)
-    if (card.generator, dict(card.arguments)) != (name, dict(arguments)):
-        raise TrainerError(
-            f"--init {options.init}: its generator is {card.generator} {dict(card.arguments)}, "
-            f"the recipe asks for {name} {dict(arguments)}; they must be the same"
-        )
-    return load_generator(manifest.weights_path(card), name, arguments).requires_grad_()
+    try:
+        generator = load_generator(manifest.weights_path(card), name, arguments)
+    except ZooError as error:
+        raise TrainerError(f"--init {options.init} does not fit the recipe: {error}") from error
+    return generator.requires_grad_()
 
 
 def _checkpoint_to_resume(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from model_zoo.layers import (
     Generator,
+    Grain,
     Normalization,
     ResidualBlock,
     conv_block,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def johnson(normalization: Normalization = "instance", last_kernel: int = 9) -> Generator:
+def johnson(
+    normalization: Normalization = "instance", last_kernel: int = 9, grain: float = 0.0
+) -> Generator:
     """32/64/128 channels, 5 residual blocks: 1.68 M parameters, 40 GMAC at 512 x 512 px."""
     return ResidualGenerator(
         channels=(32, 64, 128),
@@ -32,10 +35,13 @@ def johnson(normalization: Normalization = "instance", last_kernel: int = 9) -> 
         first_kernel=9,
         last_kernel=last_kernel,
         normalization=normalization,
+        grain=grain,
     )
 
 
-def johnson_half(normalization: Normalization = "instance", last_kernel: int = 9) -> Generator:
+def johnson_half(
+    normalization: Normalization = "instance", last_kernel: int = 9, grain: float = 0.0
+) -> Generator:
     """16/32/64 channels, 5 residual blocks: 0.42 M parameters, 11 GMAC at 512 x 512 px.
 
     The width of the authors' own instance-normalized models (fast-neural-style, README).
@@ -46,6 +52,7 @@ def johnson_half(normalization: Normalization = "instance", last_kernel: int = 9
         first_kernel=9,
         last_kernel=last_kernel,
         normalization=normalization,
+        grain=grain,
     )
 
 
@@ -55,7 +62,12 @@ first normalizations, and the answer would no longer be independent of their con
 
 
 class ResidualGenerator(Generator):
-    """Two strided convolutions down, residual blocks at a quarter of the size, two up."""
+    """Two strided convolutions down, residual blocks at a quarter of the size, two up.
+
+    ``grain`` is the standard deviation of noise that is added to the photograph, relative to the
+    photograph's own. A network of convolutions answers an even area evenly, however large it is;
+    grain gives it something to paint strokes from, as the noise z of *Texture Networks* does.
+    """
 
     stride = 4
     minimum_side = 16  # the quarter-size map must be larger than the 3x3 kernels' padding
@@ -68,8 +80,12 @@ class ResidualGenerator(Generator):
         first_kernel: int,
         last_kernel: int,
         normalization: Normalization,
+        grain: float,
     ) -> None:
         super().__init__()
+        if not 0 <= grain <= 1:
+            raise ValueError(f"grain {grain} must be between 0 and 1")
+        self.grain = Grain(grain) if grain else nn.Identity()
         full, half, quarter = channels
         self.encoder = nn.Sequential(
             conv_block(3, full, first_kernel, normalization),
@@ -88,7 +104,7 @@ class ResidualGenerator(Generator):
         nn.init.constant_(self.to_rgb.bias, 0.5)  # type: ignore[arg-type]  # bias=True above
 
     def paint(self, photos: Tensor, seeds: Sequence[int] | None) -> Tensor:  # noqa: ARG002
-        x = self.encoder(photos * INPUT_GAIN)  # (N, quarter, H/4, W/4)
+        x = self.encoder(self.grain(photos) * INPUT_GAIN)  # (N, quarter, H/4, W/4)
         x = self.trunk(x)
         x = self.decoder(x)  # (N, full, H, W)
         painted: Tensor = self.to_rgb(x)  # (N, 3, H, W)

@@ -10,9 +10,9 @@ from model_zoo.layers import Generator
 every_generator = pytest.mark.parametrize("name", GENERATORS)
 
 
-def build(name: str, normalization: str = "instance") -> Generator:
+def build(name: str, normalization: str = "instance", **arguments: float) -> Generator:
     torch.manual_seed(7)
-    generator = GENERATORS[name](normalization=normalization)
+    generator = GENERATORS[name](normalization=normalization, **arguments)
     # Scaled so that the answers fill a good part of [0, 1]: a flat grey would prove nothing.
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -68,12 +68,13 @@ def test_batch_mates_do_not_matter(name: str, photo: torch.Tensor) -> None:
 
 
 @every_generator
+@pytest.mark.parametrize("grain", [0.0, 0.1])
 @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.3), (0.25, 0.0), (1.1, -0.1)])
 def test_instance_normalization_makes_the_answer_independent_of_contrast(
-    name: str, photo: torch.Tensor, gain: float, offset: float
+    name: str, photo: torch.Tensor, gain: float, offset: float, grain: float
 ) -> None:
     """The paper's point: the style, not the photograph, sets the contrast of the answer."""
-    generator = build(name)
+    generator = build(name, grain=grain)
 
     difference = to_uint8(generator(photo)) - to_uint8(generator(gain * photo + offset))
 
@@ -94,6 +95,16 @@ def test_batch_normalization_lets_the_photographs_contrast_through(
     difference = to_uint8(generator(photo)) - to_uint8(generator(0.5 * photo + 0.3))
 
     assert difference.abs().max() > 2
+
+
+@every_generator
+def test_grain_gives_an_even_area_something_to_paint_from(name: str, photo: torch.Tensor) -> None:
+    photo[..., :56] = 1.0  # a white background, wider than the network sees
+
+    even = build(name)(photo)[..., 20:52, :4].std((2, 3)).mean()
+    grained = build(name, grain=0.1)(photo)[..., 20:52, :4].std((2, 3)).mean()
+
+    assert grained > 3 * even
 
 
 @every_generator

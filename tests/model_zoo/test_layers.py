@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_zoo.layers import InstanceNorm, normalization_layer, pad_to_multiple
+from model_zoo.layers import Grain, InstanceNorm, normalization_layer, pad_to_multiple
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (7, 9), (16, 16), (17, 30)])
@@ -63,3 +63,25 @@ def test_instance_norm_computes_the_same_in_training_and_evaluation() -> None:
 def test_normalization_layer_when_unknown_then_names_the_choices() -> None:
     with pytest.raises(ValueError, match="instance, batch"):
         normalization_layer("layer", 3)  # type: ignore[arg-type]
+
+
+def test_grain_is_the_same_each_time_scales_with_contrast_and_knows_no_batch_mates() -> None:
+    photos = torch.rand(3, 3, 40, 600)
+
+    grained = Grain(0.1)(photos)
+
+    assert torch.equal(grained, Grain(0.1)(photos))
+    torch.testing.assert_close(Grain(0.1)(photos[1:2]), grained[1:2])
+    torch.testing.assert_close(Grain(0.1)(0.25 * photos + 0.5), 0.25 * grained + 0.5)
+    ratio = (grained - photos).std() / photos.std()
+    assert 0.08 < ratio < 0.12
+    assert not Grain(0.1).state_dict()
+
+
+def test_grain_does_not_repeat_within_an_even_area() -> None:
+    noise = Grain(0.1)(torch.full((1, 1, 320, 640), 0.5))[0, 0] - 0.5
+
+    assert noise.std() > 0
+    for shift in (251, 311):
+        rolled = torch.stack([noise[:, :-shift].flatten(), noise[:, shift:].flatten()])
+        assert torch.corrcoef(rolled)[0, 1] < 0.7

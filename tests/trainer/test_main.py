@@ -1,5 +1,6 @@
 """The command line: exit code 2 and one clear line for whatever the user got wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_loss_network_checks_a_file(
 
     assert main(["loss-network", str(tmp_path / "gone.pth")]) == 2
     assert "is not a file" in capsys.readouterr().err
+
+
+def test_train_without_its_extra_says_what_to_install(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "trainer.train", raising=False)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+
+    assert main(command) == 2
+
+    assert "training needs tqdm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train", "export", "loss-network"])
