@@ -39,8 +39,9 @@ PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Pictures here are small; threads that wait for each other suffer on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +162,7 @@ def make_settings(tiny_zoo: Path) -> Callable[..., Settings]:
         defaults: dict[str, Any] = {
             "zoo": tiny_zoo,
             "warm_up_side_px": 16,
-            "model_threads": 2,
+            "model_threads": 1,
             "codec_threads": 2,
         }
         return Settings(**defaults | overrides)
@@ -244,6 +245,7 @@ class ServerProcess:
 def service_environment(zoo: Path, **variables: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
     defaults = {"ATELIER_ZOO": str(zoo), "ATELIER_PORT": "0", "ATELIER_WARM_UP_SIDE_PX": "16"}
+    defaults |= {"ATELIER_MODEL_THREADS": "1"}
     return own | defaults | variables
 
 

@@ -53,7 +53,7 @@ def test_a_style_is_trained_exported_served_and_painted_with(
     run_trainer(
         *("train", tmp_path / "coffee-cup.toml", "--photos", photos, "--out", run),
         *("--loss-network", tmp_path / "vgg.safetensors", "--device", "cpu"),
-        *("--eval-photos", photos),
+        *("--eval-photos", photos, "--threads", 1),
     )
     run_trainer("export", run, "--style-id", "coffee-cup", "--zoo", zoo)
 

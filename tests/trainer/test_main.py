@@ -19,6 +19,8 @@ def command(recipe_file: Path, photo_folder: Path, loss_network_file: Path) -> l
         f"--loss-network={loss_network_file}",
         f"--out={recipe_file.parent / 'run'}",
         "--device=cpu",
+        "--threads=1",
+        f"--eval-photos={photo_folder}",
     ]
 
 
