@@ -10,11 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-_MEDIA_RANGE = re.compile(
-    r"(?P<type>[^\s;/]+/[^\s;/]+)"
-    r"(?:\s*;\s*(?!q=)[^;]*)*"
-    r"(?:\s*;\s*q=(?P<q>[01](?:\.\d{0,3})?))?"
-)
+_WEIGHT = re.compile(r"q=(0?\.\d+|[01](?:\.\d*)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +117,15 @@ def choose_format(
 
 def _parse_range(text: str) -> tuple[str, float] | None:
     """Split ``image/webp;q=0.8`` into type and weight; None where it is neither."""
-    match = _MEDIA_RANGE.fullmatch(text.strip().lower())
-    return (match["type"], float(match["q"] or 1)) if match else None
+    # Split, not matched by one pattern: a header is hostile, and patterns can be made to backtrack.
+    media_type, *parameters = (part.strip() for part in text.lower().split(";"))
+    if media_type.count("/") != 1:
+        return None
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            weight = _WEIGHT.fullmatch(parameter)
+            return (media_type, min(1.0, float(weight[1]))) if weight else None
+    return media_type, 1.0
 
 
 def _liking(media_type: str, ranges: Mapping[str, float]) -> float:

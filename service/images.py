@@ -218,5 +218,13 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; a broken EXIF block is no reason to refuse the picture."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except (SyntaxError, OSError, ValueError, TypeError, LookupError, struct.error):
+    except (
+        SyntaxError,
+        OSError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        LookupError,
+        struct.error,
+    ):
         return 1

@@ -14,6 +14,7 @@ from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
     NotAcceptableError,
+    NotReadyError,
     StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
@@ -138,7 +139,10 @@ async def read_style(request: Request, card: Card) -> Response:
 )
 def read_preview(request: Request, card: Card, pipeline: Pipeline) -> Response:
     """Show a photograph that the style painted."""
-    body = pipeline.manifest.preview_path(card).read_bytes()
+    try:
+        body = pipeline.manifest.preview_path(card).read_bytes()
+    except OSError as error:  # the style was exported anew since this process started
+        raise NotReadyError("the zoo on disk has changed; restart the service") from error
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 

@@ -105,6 +105,8 @@ async def _read_form(request: Request) -> list[tuple[str, str | bytes]]:
         raise MalformedRequestError(
             f"the multipart body does not parse: {error.message}"
         ) from error
+    except (UnicodeError, LookupError) as error:
+        raise MalformedRequestError("the charset of the multipart body is not usable") from error
     try:
         return [
             (name, await value.read() if isinstance(value, UploadFile) else value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 """Lower-case endings by which a folder's pictures are found."""
 
-DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,  # corrupt AVIF
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    struct.error,  # broken EXIF
+    Image.DecompressionBombError,
+)
 """What Pillow raises on files that are no picture, cut short or hostile."""
 
 

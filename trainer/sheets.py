@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from trainer.errors import TrainerError
 from trainer.pictures import (
     DECODE_ERRORS,
     find_pictures,
@@ -40,6 +41,8 @@ def sheet_photos(folder: Path, *, size_px: int, at_most: int = 12) -> list[Image
             photos.append(resized_to(open_picture(path, at_least_px=size_px), size_px))
         except DECODE_ERRORS:
             continue
+    if not photos:
+        raise TrainerError(f"no picture in {folder} can be read; give other --eval-photos")
     return photos
 
 

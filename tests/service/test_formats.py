@@ -63,3 +63,11 @@ def test_formats_are_named_as_their_keys_and_have_distinct_media_types() -> None
     assert [row.name for row in FORMATS.values()] == list(FORMATS)
     assert len({row.media_type for row in FORMATS.values()}) == len(FORMATS)
     assert [row.name for row in ENCODABLE] == ALL
+
+
+def test_weights_after_a_space_count_and_a_hostile_header_costs_nothing() -> None:
+    """One pattern over the whole header once backtracked for seconds on this."""
+    liked = acceptable_formats("image/png; q=0.1, image/webp; q=.9")
+
+    assert [row.name for row in liked] == ["webp"]
+    assert not acceptable_formats("image/jpeg; q=0, image/x" + ";   " * 5000 + ";q=x")
