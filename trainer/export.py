@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from model_zoo.cards import Manifest, StyleCard, ZooError, file_sha256
+from model_zoo.cards import STYLE_ID_PATTERN, Manifest, StyleCard, ZooError, file_sha256
 from model_zoo.checkpoints import build_generator, load_generator, save_generator
 from trainer.errors import TrainerError
 from trainer.manifest_writer import write_manifest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_zoo.layers import Generator
+    from trainer.recipe import TrainingRecipe
 
 PREVIEW_SIDE_PX = 512
 PREVIEW_MAX_BYTES = 60 * 1024
@@ -56,6 +57,10 @@ def export(options: ExportOptions) -> StyleCard:
         TrainerError: the run or the preview photograph cannot be read.
         ZooError: the zoo cannot be written or its manifest is not valid.
     """
+    if not STYLE_ID_PATTERN.fullmatch(options.style_id):  # before it becomes part of a path
+        raise ZooError(
+            f"style id {options.style_id!r} must be lower-case letters, digits and single hyphens"
+        )
     run = TrainingRun(options.run)
     recipe = run.recipe()
     checkpoint = run.load_checkpoint()
@@ -87,7 +92,7 @@ def export(options: ExportOptions) -> StyleCard:
                 picture_license=options.picture_license or recipe.style.picture_license,
                 weights_license=options.weights_license,
                 recipe=f"{recipe.name}.toml",
-                training=_training(run, recipe.data.batch_size, recipe.data.crop_px),
+                training=_training(run, int(checkpoint["step"]), recipe),
             )
             before = {c.weights for c in manifest} | {c.preview for c in manifest}
             # The preview shows what the service will serve: the fp16 weights, read back.
@@ -109,14 +114,13 @@ def export(options: ExportOptions) -> StyleCard:
     return card
 
 
-def _training(run: TrainingRun, batch_size: int, crop_px: int) -> dict[str, Any]:
+def _training(run: TrainingRun, steps: int, recipe: TrainingRecipe) -> dict[str, Any]:
     facts = run.facts()
-    steps = int(facts["steps_done"])
     return {
         "steps": steps,
         **({"init": facts["init"]} if facts.get("init") else {}),
-        "pictures": steps * batch_size,
-        "crop_px": crop_px,
+        "pictures": steps * recipe.data.batch_size,
+        "crop_px": recipe.data.crop_px,
         "photos": facts["photos"],
         "loss_network": facts["loss_network"],
         "minutes": round(facts["seconds"] / 60),

@@ -197,9 +197,11 @@ def _reachable_layers(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
         for key in tensors
         if (match := re.fullmatch(r"conv(\d)_(\d)\.weight", key)) and f"{key[:-6]}bias" in tensors
     }
+    if (1, 1) not in present:
+        raise TrainerError("loss network: conv1_1 is missing, or its weight or bias is")
     reachable = []
     for block, index in sorted(present):
-        previous = (block, index - 1) if index > 1 else (block - 1, 1)
+        previous = (block, index - 1) if index > 1 else (block - 1, 2)  # every block has two
         if previous not in present and (block, index) != (1, 1):
             raise TrainerError(f"loss network: conv{previous[0]}_{previous[1]} is missing")
         reachable.append(f"relu{block}_{index}")

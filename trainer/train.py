@@ -70,7 +70,8 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
 
     plan = recipe.optimization
     torch.manual_seed(plan.seed)
-    generator = _untrained_or_warm(recipe, options)
+    init = options.init if checkpoint is None else None  # a checkpoint replaces it anyway
+    generator = _untrained_or_warm(recipe, init, options.zoo)
     generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(generator.parameters(), lr=plan.learning_rate)
     perceptual_loss = _perceptual_loss(recipe, options, device, dtype)
@@ -162,17 +163,17 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
                 save()
 
 
-def _untrained_or_warm(recipe: TrainingRecipe, options: TrainingOptions) -> Generator:
-    """A new generator, or where ``options.init`` names a style, that style's."""
+def _untrained_or_warm(recipe: TrainingRecipe, init: str | None, zoo: Path) -> Generator:
+    """A new generator, or where ``init`` names a style, that style's."""
     name, arguments = recipe.generator.name, recipe.generator.arguments
-    if options.init is None:
+    if init is None:
         return build_generator(name, arguments)
-    manifest = Manifest.read(options.zoo)
-    card = manifest.card(options.init)
+    manifest = Manifest.read(zoo)
+    card = manifest.card(init)
     try:
         generator = load_generator(manifest.weights_path(card), name, arguments)
     except ZooError as error:
-        raise TrainerError(f"--init {options.init} does not fit the recipe: {error}") from error
+        raise TrainerError(f"--init {init} does not fit the recipe: {error}") from error
     return generator.requires_grad_()
 
 

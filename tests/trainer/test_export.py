@@ -131,7 +131,7 @@ def test_when_something_is_wrong_with_the_input_then_says_what(
     with pytest.raises(TrainerError, match=r"holds no training run|cannot be read"):
         export(replace(options, run=tmp_path / "nothing"))
     with pytest.raises(ZooError, match="lower-case"):
-        export(replace(options, style_id="Not An Id"))
+        export(replace(options, style_id="../Not An Id"))
     with pytest.raises(TrainerError, match="preview-photo"):
         export(replace(options, preview_photo=options.run / "recipe.toml"))
     options.zoo.joinpath("manifest.toml").write_text("broken = [")

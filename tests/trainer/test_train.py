@@ -108,7 +108,7 @@ def test_when_out_holds_a_run_then_asks_for_resume_and_loses_nothing(
     other = replace(recipe, optimization=replace(recipe.optimization, steps=9))
     with pytest.raises(TrainerError, match="another recipe"):
         train(other, replace(options, resume=True))
-    train(recipe, replace(options, resume=True))  # finished: nothing left to do
+    train(recipe, replace(options, resume=True, init="gone"))  # finished: nothing left to do
 
     assert torch.load(options.out / "checkpoint.pt")["step"] == 6
     assert len(before) == options.out.joinpath("checkpoint.pt").stat().st_size
