@@ -14,6 +14,7 @@ from model_zoo.cards import Manifest, ZooError
 from service.batcher import Batcher
 from service.errors import UnhandledErrorMiddleware, install_error_handlers
 from service.gate import AdmissionGate
+from service.head import HeadMiddleware
 from service.lifecycle import Lifecycle
 from service.logs import RequestLogMiddleware, RequestRecord
 from service.metrics import REJECTIONS, Metrics
@@ -37,6 +38,14 @@ def service_version() -> str:
         return "unknown"
 
 
+def _read_previews(manifest: Manifest) -> dict[str, bytes]:
+    """Read the previews, a few tens of kB each: an export may replace the files at any time."""
+    try:
+        return {card.style_id: manifest.preview_path(card).read_bytes() for card in manifest}
+    except OSError as error:
+        raise ZooError(f"{error.filename}: preview cannot be read: {error.strerror}") from error
+
+
 def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastAPI:
     """Build the application; its lifespan warms up and, at the end, finishes what is in flight.
 
@@ -52,6 +61,7 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
     if not len(manifest):
         raise ZooError(f"{settings.zoo / 'manifest.toml'}: holds no style; export one first")
     manifest.verify()
+    previews = _read_previews(manifest)
     engine = stylizer or Stylizer(manifest, device=settings.device, threads=settings.model_threads)
     metrics = Metrics()
     gate = AdmissionGate(settings.max_in_flight)
@@ -103,12 +113,16 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         summary="Paints photographs in the style of paintings, in one forward pass",
         version=service_version(),
         lifespan=lifespan,
+        # A redirect would lead to whatever Host the client or a proxy named.
+        redirect_slashes=False,
     )
+    app.state.previews = previews
     app.state.settings, app.state.metrics = settings, metrics
     app.state.lifecycle, app.state.pipeline = lifecycle, pipeline
     app.include_router(router)
     install_error_handlers(app)
     # The last added stands outermost.
     app.add_middleware(UnhandledErrorMiddleware)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestLogMiddleware, on_finished=on_finished)
     return app

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+_LONGEST_FILE_TYPE_BOX = 256
 _WEIGHT = re.compile(r"q=(0?\.\d+|[01](?:\.\d*)?)")
 
 
@@ -17,14 +18,16 @@ _WEIGHT = re.compile(r"q=(0?\.\d+|[01](?:\.\d*)?)")
 class ImageFormat:
     """Facts of one file format.
 
-    ``magic`` is bytes by offset. ``can_encode`` formats may be asked for as an answer;
-    ``encoder`` holds the options of Pillow's writer.
+    ``magic`` is bytes by offset; of ``brands``, where there are any, one must stand among those
+    that an ISO base media file declares (AVIF and HEIC share all else). ``can_encode`` formats may
+    be asked for as an answer; ``encoder`` holds the options of Pillow's writer.
     """
 
     name: str
     media_type: str
     suffix: str
     magic: tuple[tuple[int, tuple[bytes, ...]], ...]
+    brands: frozenset[bytes] = frozenset()
     has_alpha: bool = True
     has_quality: bool = False
     can_encode: bool = False
@@ -32,7 +35,9 @@ class ImageFormat:
 
     def matches(self, data: bytes) -> bool:
         """Whether ``data`` begins as this format does."""
-        return all(data.startswith(options, offset) for offset, options in self.magic)
+        if not all(data.startswith(options, offset) for offset, options in self.magic):
+            return False
+        return not self.brands or not self.brands.isdisjoint(_declared_brands(data))
 
 
 FORMATS: dict[str, ImageFormat] = {
@@ -72,7 +77,8 @@ FORMATS: dict[str, ImageFormat] = {
             name="avif",
             media_type="image/avif",
             suffix="avif",
-            magic=((4, (b"ftyp",)), (8, (b"avif", b"avis", b"mif1", b"msf1"))),
+            magic=((4, (b"ftyp",)),),
+            brands=frozenset({b"avif", b"avis"}),
         ),
         ImageFormat(
             name="gif",
@@ -113,6 +119,12 @@ def choose_format(
         return source
     keeping = [row for row in candidates if row.has_alpha] if has_alpha else []
     return (keeping or list(candidates))[0]
+
+
+def _declared_brands(data: bytes) -> set[bytes]:
+    """Major and compatible brands of a file type box (ISO/IEC 14496-12, section 4.3)."""
+    size = min(int.from_bytes(data[:4], "big"), len(data), _LONGEST_FILE_TYPE_BOX)
+    return {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
 
 
 def _parse_range(text: str) -> tuple[str, float] | None:

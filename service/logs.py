@@ -138,11 +138,18 @@ class RequestLogMiddleware:
         finally:
             record.duration_s = time.perf_counter() - started
             record.problem = scope["state"].get("problem", "")
-            record.route = getattr(scope.get("route"), "path", UNMATCHED_ROUTE)
+            record.route = _route_template(scope)
             level = logging.DEBUG if record.route in _PROBES else logging.INFO
             logger.log(level, "request_finished", extra={"fields": record.as_fields()})
             self.on_finished(record)
             _request_id.reset(token)
+
+
+def _route_template(scope: Scope) -> str:
+    if "route" in scope:
+        return str(scope["route"].path)
+    # The documentation's routes leave no template, and have no parameters that would need one.
+    return str(scope["path"]) if "endpoint" in scope else UNMATCHED_ROUTE
 
 
 def _accept_request_id(headers: Headers) -> str:

@@ -14,7 +14,6 @@ from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
     NotAcceptableError,
-    NotReadyError,
     StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
@@ -137,12 +136,11 @@ async def read_style(request: Request, card: Card) -> Response:
     response_class=Response,
     responses=pictures("A painted picture", FORMATS["jpeg"]) | problems(404, 422),
 )
-def read_preview(request: Request, card: Card, pipeline: Pipeline) -> Response:
+async def read_preview(
+    request: Request, card: Card, previews: Annotated[dict[str, bytes], _part("previews")]
+) -> Response:
     """Show a photograph that the style painted."""
-    try:
-        body = pipeline.manifest.preview_path(card).read_bytes()
-    except OSError as error:  # the style was exported anew since this process started
-        raise NotReadyError("the zoo on disk has changed; restart the service") from error
+    body = previews[card.style_id]
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 

@@ -40,6 +40,11 @@ class Upload:
 class _InMemoryParser(MultiPartParser):
     # The body is capped already, and a photograph should not touch the disk.
     spool_max_size = sys.maxsize
+    ended = False
+
+    def on_end(self) -> None:
+        """Note the closing boundary: without it a part may be cut short, or missing."""
+        self.ended = True
 
 
 async def read_upload(request: Request, *, max_body_bytes: int) -> Upload:
@@ -107,6 +112,9 @@ async def _read_form(request: Request) -> list[tuple[str, str | bytes]]:
         ) from error
     except (UnicodeError, LookupError) as error:
         raise MalformedRequestError("the charset of the multipart body is not usable") from error
+    if not parser.ended:
+        await form.close()
+        raise MalformedRequestError("the multipart body ends before its closing boundary")
     try:
         return [
             (name, await value.read() if isinstance(value, UploadFile) else value)

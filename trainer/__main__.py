@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ASSETS = Path("../shared/assets")
 """Where development keeps paintings and photographs; used only where it exists."""
 
+MOST_PROCESSES = 1024
+"""More workers or threads than this are a slip of the hand."""
+
 BAD_INPUT = 2  # what argparse exits with, too
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -87,7 +90,8 @@ def _style_picture(options: argparse.Namespace, picture: str) -> Path:
     if options.style_picture is not None:
         return Path(options.style_picture)
     beside = Path(options.recipe).parent / picture
-    return beside if beside.exists() else Path(options.paintings) / picture
+    # Unlike Path.exists, this takes a name that no file could have.
+    return beside if os.path.exists(beside) else Path(options.paintings) / picture  # noqa: PTH110
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -167,12 +171,18 @@ def _add_train(commands: _Commands[argparse.ArgumentParser]) -> None:
     cores = os.cpu_count() or 1
     add(
         "--workers",
-        type=int,
+        type=_not_negative,
         default=0 if cores <= 4 else min(8, cores // 2),
         metavar="N",
         help="processes that decode photographs; 0 decodes between steps",
     )
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 takes all cores")
+    add(
+        "--threads",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="CPU threads; 0 takes all cores",
+    )
 
 
 def _add_export(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -188,9 +198,11 @@ def _add_export(commands: _Commands[argparse.ArgumentParser]) -> None:
     add("--style-id", required=True, metavar="ID", help="lower-case words joined by hyphens")
     add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="the zoo to write to")
     add("--preview-photo", type=Path, metavar="FILE", help="photograph that the preview paints")
-    add("--weights-license", default="Apache-2.0", help="licence of the trained weights")
+    add(
+        "--weights-license", type=_text, default="Apache-2.0", help="licence of the trained weights"
+    )
     for name in ("title", "artist", "year", "description", "picture-license"):
-        add(f"--{name}", metavar="TEXT", help="instead of the recipe's", default=None)
+        add(f"--{name}", type=_text, metavar="TEXT", help="instead of the recipe's", default=None)
 
 
 def _add_loss_network(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -218,6 +230,21 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
     return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{value} must be between 0 and {MOST_PROCESSES}")
+    return value
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a terminal that is not set to UTF-8
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from error
+    return text
 
 
 if __name__ == "__main__":

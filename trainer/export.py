@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import os
 from contextlib import contextmanager
@@ -21,10 +22,9 @@ from trainer.runs import TrainingRun
 from trainer.sheets import stylize_photo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from model_zoo.layers import Generator
     from trainer.recipe import TrainingRecipe
 
 PREVIEW_SIDE_PX = 512
@@ -50,8 +50,8 @@ class ExportOptions:
 def export(options: ExportOptions) -> StyleCard:
     """Write the generator of a run into a zoo; a style of the same id is replaced in its place.
 
-    New files carry the start of their weights' checksum in their names, so that the manifest's
-    replacement, the last step, switches from the old style to the new one in one moment.
+    New files carry the start of their checksum in their names, so that the manifest's replacement,
+    the last step, switches from the old style to the new one in one moment.
 
     Raises:
         TrainerError: the run or the preview photograph cannot be read.
@@ -67,7 +67,13 @@ def export(options: ExportOptions) -> StyleCard:
     if checkpoint is None:
         raise TrainerError(f"{options.run} holds no checkpoint yet; train some steps first")
     generator = build_generator(recipe.generator.name, recipe.generator.arguments)
-    generator.load_state_dict(checkpoint["generator"])
+    try:
+        generator.load_state_dict(checkpoint["generator"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise TrainerError(
+            f"{run.checkpoint_path} does not fit {run.recipe_path}; was either changed by hand?"
+        ) from error
+    preview_photo = _preview_photo(options)
 
     with _locked(options.zoo):
         manifest = _manifest(options.zoo)
@@ -77,7 +83,10 @@ def export(options: ExportOptions) -> StyleCard:
             new_files.append(draft)
             save_generator(generator, draft)
             sha256 = file_sha256(draft)
-            name = f"{options.style_id}-{sha256[:8]}"
+            # The preview shows what the service will serve: the fp16 weights, read back.
+            served = load_generator(draft, recipe.generator.name, recipe.generator.arguments)
+            preview = _jpeg_of_at_most(stylize_photo(served, preview_photo), PREVIEW_MAX_BYTES)
+            preview_sha256 = hashlib.sha256(preview).hexdigest()
             card = StyleCard(
                 style_id=options.style_id,
                 title=options.title or recipe.style.title,
@@ -86,31 +95,21 @@ def export(options: ExportOptions) -> StyleCard:
                 description=options.description or recipe.style.description,
                 generator=recipe.generator.name,
                 arguments=recipe.generator.arguments,
-                weights=f"weights/{name}.safetensors",
+                weights=f"weights/{options.style_id}-{sha256[:8]}.safetensors",
                 sha256=sha256,
-                preview=f"previews/{name}.jpg",
+                preview=f"previews/{options.style_id}-{preview_sha256[:8]}.jpg",
                 picture_license=options.picture_license or recipe.style.picture_license,
                 weights_license=options.weights_license,
                 recipe=f"{recipe.name}.toml",
                 training=_training(run, int(checkpoint["step"]), recipe),
             )
-            before = {c.weights for c in manifest} | {c.preview for c in manifest}
-            # The preview shows what the service will serve: the fp16 weights, read back.
-            served = load_generator(draft, card.generator, card.arguments)
-            preview = manifest.preview_path(card)
-            if card.preview not in before:
-                new_files.append(preview)
-            _write_preview(served, _preview_photo(options), preview)
-            weights = manifest.weights_path(card)
-            if card.weights not in before:
-                new_files.append(weights)
-            draft.replace(weights)
+            new_files += (manifest.preview_path(card), manifest.weights_path(card))
+            _write(preview, manifest.preview_path(card))
+            draft.replace(manifest.weights_path(card))
             write_manifest(_with_card(manifest, card))
-        except BaseException:
-            for path in new_files:
-                path.unlink(missing_ok=True)
-            raise
-        _remove_replaced_files(manifest, card)
+        finally:
+            # Asked anew: an interrupt may come just before or just after the replacement.
+            _remove_unnamed(options.zoo, [*new_files, *_files_of(manifest, options.style_id)])
     return card
 
 
@@ -152,12 +151,25 @@ def _with_card(manifest: Manifest, card: StyleCard) -> Manifest:
     return Manifest(manifest.zoo, tuple(cards))
 
 
-def _remove_replaced_files(before: Manifest, card: StyleCard) -> None:
-    for old in before:
-        if old.style_id == card.style_id:
-            for path, new in ((old.weights, card.weights), (old.preview, card.preview)):
-                if path != new:
-                    (before.zoo / path).unlink(missing_ok=True)
+def _files_of(manifest: Manifest, style_id: str) -> list[Path]:
+    return [
+        path
+        for card in manifest
+        if card.style_id == style_id
+        for path in (manifest.weights_path(card), manifest.preview_path(card))
+    ]
+
+
+def _remove_unnamed(zoo: Path, paths: Sequence[Path]) -> None:
+    """Remove those of ``paths`` that no card of the manifest, as it now is, needs."""
+    try:
+        manifest = _manifest(zoo)
+    except ZooError:
+        return  # without a manifest to ask, nothing is known to be superfluous
+    named = {path for card in manifest for path in _files_of(manifest, card.style_id)}
+    for path in paths:
+        if path not in named:
+            path.unlink(missing_ok=True)
 
 
 def _preview_photo(options: ExportOptions) -> Image.Image:
@@ -186,11 +198,10 @@ def _drawn_photo() -> Image.Image:
     return Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
 
 
-def _write_preview(generator: Generator, photo: Image.Image, path: Path) -> None:
-    image = stylize_photo(generator, photo)
+def _write(data: bytes, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(_jpeg_of_at_most(image, PREVIEW_MAX_BYTES))
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise ZooError(f"{path} cannot be written: {error.strerror or error}") from error

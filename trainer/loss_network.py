@@ -64,7 +64,8 @@ class LossNetwork(nn.Module):
         for layer in self.layer_names:
             name = layer.replace("relu", "conv")
             weight, bias = tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()
-            if weight.shape[1:] != (in_channels, 3, 3) or bias.shape != weight.shape[:1]:
+            fits = weight.shape[1:] == (in_channels, 3, 3) and bias.shape == weight.shape[:1]
+            if not fits or not len(weight):
                 raise TrainerError(
                     f"loss network: {name}.weight has shape {tuple(weight.shape)}, "
                     f"expected (any, {in_channels}, 3, 3) with as many biases"
@@ -128,6 +129,9 @@ def load_loss_network(path: Path) -> LossNetwork:
         TrainerError: the file cannot be read or holds no VGG.
     """
     tensors = _read_tensors(path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainerError(f"loss network {path}: {name} holds NaN or infinity; fetch it again")
     if "conv1_1.weight" in tensors:
         return LossNetwork(tensors, CAFFE)
     if "features.0.weight" in tensors:

@@ -109,7 +109,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
             a value is out of range; the message names the file and the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TrainerError(f"recipe {path} cannot be read: {reason}") from error
@@ -235,6 +235,16 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
     for key, value in not_negative.items():
         if value < 0:
             raise ValueError(f"{key} = {value} must not be negative")
+    for key, (value, most) in {
+        "style.size_px": (recipe.style.size_px, 8192),
+        "data.crop_px": (recipe.data.crop_px, 4096),
+        "data.batch_size": (recipe.data.batch_size, 1024),
+        "optimization.steps": (recipe.optimization.steps, 10**9),
+        "optimization.learning_rate": (recipe.optimization.learning_rate, 10),
+        "optimization.seed": (recipe.optimization.seed, 2**63 - 1),
+    }.items():
+        if value > most:
+            raise ValueError(f"{key} = {value} must be at most {most}")
     if recipe.data.crop_px < 64:
         raise ValueError(f"data.crop_px = {recipe.data.crop_px} must be at least 64")
     if max(recipe.loss.style_scales) > 1:

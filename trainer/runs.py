@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,22 @@ from trainer.recipe import TrainingRecipe, parse_recipe
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+
+CHECKPOINT_KEYS = frozenset({"step", "generator", "optimizer", "random_state"})
+
+FACTS: dict[str, tuple[type, ...]] = {
+    "recipe": (str,),
+    "started": (str,),
+    "photos": (int,),
+    "loss_network": (str,),
+    "device": (str,),
+    "threads": (int,),
+    "precision": (str,),
+    "torch": (str,),
+    "seconds": (int, float),
+}
+"""What run.json must say, for the card that export writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class TrainingRun:
         try:
             text = self.recipe_path.read_text(encoding="utf-8")
             name = self.facts()["recipe"]
-        except (OSError, KeyError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise TrainerError(f"{self.folder} holds no training run ({error})") from error
         return parse_recipe(text, name=name, where=str(self.recipe_path))
 
@@ -79,6 +94,9 @@ class TrainingRun:
             raise TrainerError(f"{self.facts_path} cannot be read: {error}") from error
         if not isinstance(facts, dict):
             raise TrainerError(f"{self.facts_path} is not a JSON object")
+        for name, kinds in FACTS.items():
+            if not isinstance(facts.get(name), kinds):
+                raise TrainerError(f"{self.facts_path}: {name!r} is missing or of a wrong type")
         return facts
 
     def add_facts(self, **facts: Any) -> None:
@@ -107,11 +125,11 @@ class TrainingRun:
             return None
         try:
             state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a foreign pickle may raise anything
             raise TrainerError(
                 f"{self.checkpoint_path} is damaged; remove it to start this run anew"
             ) from error
-        if not isinstance(state, dict) or not {"step", "generator", "optimizer"} <= state.keys():
+        if not isinstance(state, dict) or not state.keys() >= CHECKPOINT_KEYS:
             raise TrainerError(f"{self.checkpoint_path} is not a checkpoint of this trainer")
         return state
 
@@ -125,10 +143,12 @@ class TrainingRun:
         if not self.losses_path.exists():
             return
         kept = []
-        for line in self.losses_path.read_text(encoding="utf-8").splitlines():
+        for line in self.losses_path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue  # half a line, from a crash while it was written
-        self.losses_path.write_text("".join(kept), encoding="utf-8")
+        partial = self.losses_path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self.losses_path)

@@ -59,6 +59,13 @@ def test_detect_format_when_nothing_matches_then_none(data: bytes) -> None:
     assert detect_format(data) is None
 
 
+def test_detect_format_tells_avif_from_heic_by_the_brands_behind_the_first() -> None:
+    box = b"\x00\x00\x00\x1cftyp" + b"mif1" + bytes(4)
+    assert detect_format(box + b"mif1" + b"avif" + b"miaf" + bytes(40)) is FORMATS["avif"]
+    assert detect_format(box + b"mif1" + b"heic" + b"miaf" + b"avif") is None
+    assert detect_format(b"\xff\xff\xff\xffftypmif1" + bytes(4) + b"heic") is None
+
+
 def test_formats_are_named_as_their_keys_and_have_distinct_media_types() -> None:
     assert [row.name for row in FORMATS.values()] == list(FORMATS)
     assert len({row.media_type for row in FORMATS.values()}) == len(FORMATS)

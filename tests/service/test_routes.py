@@ -15,6 +15,7 @@ from service.formats import ENCODABLE, FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import httpx
 
@@ -303,6 +304,28 @@ async def test_styles_lists_the_zoo_in_order(client: Any) -> None:
     assert styles[0] == (await client.http.get("/styles/ink")).json()
     assert styles[0]["preview_url"] == "/styles/ink/preview"
     assert styles[0]["weights_license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("path", ["/styles", "/styles/ink/preview", "/livez", "/metrics"])
+async def test_head_is_answered_as_get_without_the_body(client: Any, path: str) -> None:
+    get, head = await client.http.get(path), await client.http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+async def test_a_slash_too_many_is_404_and_leads_nowhere_else(client: Any) -> None:
+    response = await client.http.get("/styles/", headers={"Host": "elsewhere.example"})
+    assert_problem(response, 404, slug="not-found")
+
+
+async def test_preview_is_served_though_an_export_replaced_its_file(
+    make_zoo: Any, open_client: Any, tmp_path: Path
+) -> None:
+    previews = sorted(make_zoo(tmp_path).glob("*.jpg"))
+    async with open_client(zoo=tmp_path) as client:
+        for path in previews:
+            path.unlink()
+        assert (await client.http.get("/styles/ink/preview")).status_code == 200
 
 
 async def test_preview_is_a_jpeg(client: Any) -> None:

@@ -74,6 +74,25 @@ async def test_form_when_malformed_then_400(client: Any, body: bytes, content_ty
     assert "multipart body does not parse" in detail
 
 
+async def test_form_when_its_closing_boundary_is_missing_then_400(
+    client: Any, photo_jpeg: bytes
+) -> None:
+    parts = [part('name="image"; filename="a.jpg"', photo_jpeg), part('name="style"')]
+    status, detail = await post(client, b"\r\n".join([*parts, b"--x"]))
+    assert status == 400
+    assert "ends before its closing boundary" in detail
+
+
+@pytest.mark.parametrize("charset", ["idna", "utf-16", "punycode"])
+async def test_form_when_the_charset_is_odd_then_400_or_as_usual(
+    client: Any, photo_jpeg: bytes, charset: str
+) -> None:
+    body = part('name="image"; filename="\xe9.jpg"', photo_jpeg) + b"\r\n"
+    body += part('name="style"') + b"\r\n--x--\r\n"
+    status, _ = await post(client, body, f"{FORM}; charset={charset}")
+    assert status in {200, 400, 404, 422}
+
+
 async def test_raw_body_needs_no_content_type(client: Any, photo_jpeg: bytes) -> None:
     assert (await post(client, photo_jpeg, "", "?style=ink"))[0] == 200
 

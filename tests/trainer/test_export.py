@@ -9,8 +9,10 @@ from skimage import data as skimage_data
 
 from model_zoo.cards import Manifest, ZooError
 from model_zoo.checkpoints import build_generator, load_generator
+from tests.trainer.conftest import RECIPE
 from trainer.errors import TrainerError
 from trainer.export import PREVIEW_MAX_BYTES, ExportOptions, export
+from trainer.manifest_writer import write_manifest
 from trainer.recipe import read_recipe
 from trainer.runs import TrainingRun
 
@@ -42,6 +44,7 @@ def make_run(folder: Path, recipe_file: Path, seed: int = 0) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, recipe_file: Path) -> ExportOptions:
     run = make_run(tmp_path / "run", recipe_file)
+    Image.fromarray(skimage_data.coffee()).save(run / "photo.png")
     return ExportOptions(run=run, style_id="bricks", zoo=tmp_path / "zoo")
 
 
@@ -103,7 +106,7 @@ def test_words_with_quotes_and_umlauts_survive_the_manifest(options: ExportOptio
     assert Manifest.read(options.zoo).card("bricks").title == title
 
 
-@pytest.mark.parametrize("step", ["trainer.export.write_manifest", "trainer.export._write_preview"])
+@pytest.mark.parametrize("step", ["trainer.export.write_manifest", "trainer.export._write"])
 def test_when_a_step_fails_then_the_zoo_is_as_before(
     options: ExportOptions,
     recipe_file: Path,
@@ -125,6 +128,61 @@ def test_when_a_step_fails_then_the_zoo_is_as_before(
     assert files(options.zoo) == before
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_when_interrupted_at_the_replacement_then_the_zoo_is_whole(
+    options: ExportOptions,
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    first = export(options)
+
+    def interrupted(manifest: Manifest) -> None:
+        if when == "after":
+            write_manifest(manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.export.write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(replace(options, run=make_run(tmp_path / "second run", recipe_file, seed=1)))
+
+    manifest = Manifest.read(options.zoo)
+    manifest.verify()
+    assert (manifest.card("bricks") == first) is (when == "before")
+    assert len(files(options.zoo)) == 3
+
+
+def test_export_keeps_files_that_another_card_names(options: ExportOptions) -> None:
+    card = export(options)
+    write_manifest(Manifest(options.zoo, (card, replace(card, style_id="twin"))))
+
+    export(replace(options, preview_photo=options.run / "photo.png"))
+
+    Manifest.read(options.zoo).verify()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("checkpoint.pt", "not a checkpoint", "is damaged"),
+        ("run.json", "{}", "'recipe' is missing"),
+        ("run.json", "[]", "not a JSON object"),
+        ("recipe.toml", RECIPE.replace("johnson_half", "johnson"), "does not fit"),
+        ("recipe.toml", "\xff", "not valid TOML"),
+    ],
+)
+def test_when_a_file_of_the_run_was_changed_then_says_which(
+    options: ExportOptions, name: str, text: str, message: str
+) -> None:
+    (options.run / name).write_text(text, encoding="utf-8")
+
+    with pytest.raises(TrainerError, match=message) as raised:
+        export(options)
+
+    assert name in str(raised.value)
+
+
 def test_when_something_is_wrong_with_the_input_then_says_what(
     options: ExportOptions, tmp_path: Path
 ) -> None:
@@ -134,6 +192,7 @@ def test_when_something_is_wrong_with_the_input_then_says_what(
         export(replace(options, style_id="../Not An Id"))
     with pytest.raises(TrainerError, match="preview-photo"):
         export(replace(options, preview_photo=options.run / "recipe.toml"))
+    options.zoo.mkdir(exist_ok=True)
     options.zoo.joinpath("manifest.toml").write_text("broken = [")
     with pytest.raises(ZooError, match="not valid TOML"):
         export(options)

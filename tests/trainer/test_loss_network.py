@@ -103,6 +103,8 @@ def test_only_the_layers_up_to_the_deepest_asked_for_are_computed() -> None:
         (None, "is not a file"),
         (b"not a checkpoint", "cannot be read|more than tensors"),
         ({"weight": torch.zeros(1)}, "it is no VGG"),
+        ({"conv1_1.weight": torch.full((4, 3, 3, 3), torch.nan)}, "holds NaN or infinity"),
+        ({"conv1_1.weight": torch.zeros(0, 3, 3, 3), "conv1_1.bias": torch.zeros(0)}, "has shape"),
         ([torch.zeros(1)], "not a table of tensors"),
         ({"model": {"conv1_1.weight": torch.zeros(1)}}, "not a table of tensors"),
     ],

@@ -32,6 +32,11 @@ def command(recipe_file: Path, photo_folder: Path, loss_network_file: Path) -> l
         (('"style.png"', '"gone.png"'), "gone.png cannot be read"),
         (('"style.png"', '"bricks.toml"'), "bricks.toml cannot be read"),
         (("size_px = 96", "size_px = 40"), "raise size_px or drop the scale"),
+        (("size_px = 96", "size_px = 960000"), "style.size_px = 960000 must be at most 8192"),
+        (("batch_size = 2", "batch_size = 100000"), "data.batch_size = 100000 must be at most"),
+        (("seed = 5", f"seed = {2**70}"), "must be at most"),
+        (("learning_rate = 1e-3", "learning_rate = inf"), "must be at most"),
+        (('"style.png"', f'"{"x" * 5000}.png"'), "cannot be read"),
     ],
 )
 def test_a_bad_recipe_is_one_line_and_exit_code_2(
@@ -89,6 +94,29 @@ def test_train_without_its_extra_says_what_to_install(
     assert main(command) == 2
 
     assert "training needs tqdm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--workers=-1", "--workers=1000000", "--threads=-1", "--sheet-every=0"]
+)
+def test_a_number_out_of_range_is_exit_code_2(
+    command: list[str], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, option])
+
+    assert stopped.value.code == 2
+    assert "must be" in capsys.readouterr().err
+
+
+def test_words_for_the_card_that_are_not_utf_8_are_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(tmp_path), "--style-id=a", "--title=\udcff"])
+
+    assert stopped.value.code == 2
+    assert "is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train", "export", "loss-network"])
