@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Normalization = Literal["instance", "batch"]
+Padding = Literal["reflect", "replicate", "zero", "circular"]
+
+INPUT_GAIN = 32.0
+"""The networks see [0, 32]: from [0, 1] the variances of pale pictures come near to the eps of the
+first normalizations, and the answer would no longer be independent of their contrast."""
 
 
 class Generator(nn.Module):
@@ -76,16 +81,31 @@ def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    padding: Padding = "reflect",
+    *,
+    stride: int = 1,
+    bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution over reflection-padded input: H, W are divided by ``stride``, no more."""
+    """A convolution over padded input: H, W are divided by ``stride``, no more.
+
+    Zero padding tells the network where the border is; Ulyanov et al. 2016 saw the worst artefacts
+    there, hence reflection as the default.
+
+    Raises:
+        ValueError: ``padding`` is none of the four.
+    """
+    if padding not in get_args(Padding):
+        raise ValueError(f"padding {padding!r} must be one of {', '.join(get_args(Padding))}")
     return nn.Conv2d(
         in_channels,
         out_channels,
         kernel,
         stride=stride,
         padding=kernel // 2,
-        padding_mode="reflect",
+        padding_mode="zeros" if padding == "zero" else padding,
         bias=bias,
     )
 
@@ -94,25 +114,37 @@ def conv_block(
     in_channels: int,
     out_channels: int,
     kernel: int,
-    normalization: Normalization,
+    normalization: Normalization | None,
+    padding: Padding = "reflect",
     *,
     stride: int = 1,
 ) -> nn.Sequential:
-    """Convolution, normalization, ReLU; no bias, since the normalization would remove it."""
+    """Convolution, normalization, ReLU; no bias, since the normalization would remove it.
+
+    Without a normalization (None) the convolution has one.
+    """
+    if normalization is None:
+        return nn.Sequential(
+            convolution(in_channels, out_channels, kernel, padding, stride=stride, bias=True),
+            nn.ReLU(inplace=True),
+        )
     return nn.Sequential(
-        convolution(in_channels, out_channels, kernel, stride=stride),
+        convolution(in_channels, out_channels, kernel, padding, stride=stride),
         normalization_layer(normalization, out_channels),
         nn.ReLU(inplace=True),
     )
 
 
 def upsampling_block(
-    in_channels: int, out_channels: int, normalization: Normalization
+    in_channels: int,
+    out_channels: int,
+    normalization: Normalization | None,
+    padding: Padding = "reflect",
 ) -> nn.Sequential:
     """Nearest upsampling by 2, then a 3x3 block: free of the grids of a transposed convolution."""
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"),
-        *conv_block(in_channels, out_channels, 3, normalization),
+        *conv_block(in_channels, out_channels, 3, normalization, padding),
     )
 
 
@@ -122,11 +154,13 @@ class ResidualBlock(nn.Module):
     (N, C, H, W) -> (N, C, H, W). Source: Gross and Wilber 2016, as Johnson et al. 2016 use it.
     """
 
-    def __init__(self, channels: int, normalization: Normalization) -> None:
+    def __init__(
+        self, channels: int, normalization: Normalization, padding: Padding = "reflect"
+    ) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *conv_block(channels, channels, 3, normalization),
-            convolution(channels, channels, 3),
+            *conv_block(channels, channels, 3, normalization, padding),
+            convolution(channels, channels, 3, padding),
             normalization_layer(normalization, channels),
         )
 
@@ -144,7 +178,6 @@ class Grain(nn.Module):
     """
 
     _PERIODS_PX = (251, 311)
-    _LEAST_CONTRAST = 1e-3  # where a whole photograph is one colour
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -160,8 +193,12 @@ class Grain(nn.Module):
         noise = photos.new_zeros(height, width)
         for tile in self.buffers():
             noise = noise + tile[rows[:, None] % len(tile), columns % len(tile)]
-        contrast = photos.flatten(1).std(1).clamp_min(self._LEAST_CONTRAST)  # (N,)
-        return photos + self.strength * contrast.view(-1, 1, 1, 1) * noise
+        return photos + self.strength * contrast_of(photos).view(-1, 1, 1, 1) * noise
+
+
+def contrast_of(photos: Tensor) -> Tensor:
+    """Standard deviation of each photograph, never quite 0: (N, C, H, W) -> (N,)."""
+    return photos.flatten(1).std(1).clamp_min(1e-3)  # where a whole photograph is one colour
 
 
 def pad_to_multiple(x: Tensor, multiple: int, minimum: int) -> Tensor:

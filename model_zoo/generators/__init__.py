@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model_zoo.generators.johnson import johnson, johnson_half
+from model_zoo.generators.texture_net import texture_net
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,5 +15,6 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, Callable[..., Generator]] = {
     "johnson": johnson,
     "johnson_half": johnson_half,
+    "texture_net": texture_net,
 }
 """Builder by the name that cards, recipes and checkpoints use."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from model_zoo.layers import (
+    INPUT_GAIN,
     Generator,
     Grain,
     Normalization,
+    Padding,
     ResidualBlock,
     conv_block,
     convolution,
@@ -26,21 +28,36 @@ if TYPE_CHECKING:
 
 
 def johnson(
-    normalization: Normalization = "instance", last_kernel: int = 9, grain: float = 0.0
+    normalization: Normalization = "instance",
+    padding: Padding = "reflect",
+    last_kernel: int = 9,
+    grain: float = 0.0,
+    *,
+    normalize_decoder: bool = True,
 ) -> Generator:
-    """32/64/128 channels, 5 residual blocks: 1.68 M parameters, 40 GMAC at 512 x 512 px."""
+    """32/64/128 channels, 5 residual blocks: 1.68 M parameters, 40 GMAC at 512 x 512 px.
+
+    With ``last_kernel=3`` it ends as texture_nets' ``johnson.lua`` does, with 9 as Johnson's own.
+    """
     return ResidualGenerator(
         channels=(32, 64, 128),
         residual_blocks=5,
         first_kernel=9,
         last_kernel=last_kernel,
         normalization=normalization,
+        padding=padding,
         grain=grain,
+        normalize_decoder=normalize_decoder,
     )
 
 
 def johnson_half(
-    normalization: Normalization = "instance", last_kernel: int = 9, grain: float = 0.0
+    normalization: Normalization = "instance",
+    padding: Padding = "reflect",
+    last_kernel: int = 9,
+    grain: float = 0.0,
+    *,
+    normalize_decoder: bool = True,
 ) -> Generator:
     """16/32/64 channels, 5 residual blocks: 0.42 M parameters, 11 GMAC at 512 x 512 px.
 
@@ -52,13 +69,10 @@ def johnson_half(
         first_kernel=9,
         last_kernel=last_kernel,
         normalization=normalization,
+        padding=padding,
         grain=grain,
+        normalize_decoder=normalize_decoder,
     )
-
-
-INPUT_GAIN = 8.0
-"""The network sees [0, 8]: from [0, 1] the variances of pale pictures come near to the eps of the
-first normalizations, and the answer would no longer be independent of their contrast."""
 
 
 class ResidualGenerator(Generator):
@@ -67,6 +81,10 @@ class ResidualGenerator(Generator):
     ``grain`` is the standard deviation of noise that is added to the photograph, relative to the
     photograph's own. A network of convolutions answers an even area evenly, however large it is;
     grain gives it something to paint strokes from, as the noise z of *Texture Networks* does.
+
+    Without ``normalize_decoder`` nothing behind the trunk is normalized, as in texture_nets'
+    ``johnson_small.lua``: a normalized decoder can set its contrast only by painting spots strong
+    enough to move the statistics, and such blobs are seen (docs/decisions/0005).
     """
 
     stride = 4
@@ -80,26 +98,31 @@ class ResidualGenerator(Generator):
         first_kernel: int,
         last_kernel: int,
         normalization: Normalization,
+        padding: Padding,
         grain: float,
+        normalize_decoder: bool,
     ) -> None:
         super().__init__()
         if not 0 <= grain <= 1:
             raise ValueError(f"grain {grain} must be between 0 and 1")
+        if last_kernel < 1 or last_kernel % 2 == 0:
+            raise ValueError(f"last_kernel {last_kernel} must be odd")
         self.grain = Grain(grain) if grain else nn.Identity()
         full, half, quarter = channels
         self.encoder = nn.Sequential(
-            conv_block(3, full, first_kernel, normalization),
-            conv_block(full, half, 3, normalization, stride=2),
-            conv_block(half, quarter, 3, normalization, stride=2),
+            conv_block(3, full, first_kernel, normalization, padding),
+            conv_block(full, half, 3, normalization, padding, stride=2),
+            conv_block(half, quarter, 3, normalization, padding, stride=2),
         )
         self.trunk = nn.Sequential(
-            *(ResidualBlock(quarter, normalization) for _ in range(residual_blocks))
+            *(ResidualBlock(quarter, normalization, padding) for _ in range(residual_blocks))
         )
+        of_decoder = normalization if normalize_decoder else None
         self.decoder = nn.Sequential(
-            upsampling_block(quarter, half, normalization),
-            upsampling_block(half, full, normalization),
+            upsampling_block(quarter, half, of_decoder, padding),
+            upsampling_block(half, full, of_decoder, padding),
         )
-        self.to_rgb = convolution(full, 3, last_kernel, bias=True)
+        self.to_rgb = convolution(full, 3, last_kernel, padding, bias=True)
         # Start at mid-grey: from black, half of the first outputs would be clipped.
         nn.init.constant_(self.to_rgb.bias, 0.5)  # type: ignore[arg-type]  # bias=True above
 

@@ -25,7 +25,8 @@ def test_saved_weights_load_again_within_fp16(
     assert torch.allclose(loaded(photo), generator(photo), atol=2e-2)
     assert {t.dtype for t in loaded.state_dict().values()} <= {torch.float32, torch.int64}
     assert not loaded.training
-    assert path.stat().st_size < 2.1 * sum(p.numel() for p in generator.parameters()) + 16384
+    parameters = sum(p.numel() for p in generator.parameters())
+    assert path.stat().st_size < 2.1 * parameters + 256 * len(generator.state_dict())
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
 
 

@@ -1,16 +1,23 @@
 """What every generator in GENERATORS promises; a new one is tested by being there."""
 
+import inspect
+from typing import Any, get_args
+
 import pytest
 import torch
 
 from model_zoo.generators import GENERATORS
 from model_zoo.generators.johnson import johnson
-from model_zoo.layers import Generator
+from model_zoo.generators.texture_net import texture_net
+from model_zoo.layers import Generator, InstanceNorm, Padding
 
 every_generator = pytest.mark.parametrize("name", GENERATORS)
+GRAINED = [n for n, build in GENERATORS.items() if "grain" in inspect.signature(build).parameters]
+every_grained_generator = pytest.mark.parametrize("name", GRAINED)
+CONTRASTS = pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.3), (0.25, 0.0), (1.1, -0.1)])
 
 
-def build(name: str, normalization: str = "instance", **arguments: float) -> Generator:
+def build(name: str, normalization: str = "instance", **arguments: Any) -> Generator:
     torch.manual_seed(7)
     generator = GENERATORS[name](normalization=normalization, **arguments)
     # Scaled so that the answers fill a good part of [0, 1]: a flat grey would prove nothing.
@@ -67,14 +74,20 @@ def test_batch_mates_do_not_matter(name: str, photo: torch.Tensor) -> None:
     assert alone.unique().numel() > 16
 
 
-@every_generator
-@pytest.mark.parametrize("grain", [0.0, 0.1])
-@pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.3), (0.25, 0.0), (1.1, -0.1)])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *((name, {}) for name in GENERATORS),
+        *((name, {"grain": 0.1, "normalize_decoder": False}) for name in GRAINED),
+        ("texture_net", {"noise_channels": 3}),
+    ],
+)
+@CONTRASTS
 def test_instance_normalization_makes_the_answer_independent_of_contrast(
-    name: str, photo: torch.Tensor, gain: float, offset: float, grain: float
+    name: str, arguments: dict[str, Any], photo: torch.Tensor, gain: float, offset: float
 ) -> None:
     """The paper's point: the style, not the photograph, sets the contrast of the answer."""
-    generator = build(name, grain=grain)
+    generator = build(name, **arguments)
 
     difference = to_uint8(generator(photo)) - to_uint8(generator(gain * photo + offset))
 
@@ -97,7 +110,7 @@ def test_batch_normalization_lets_the_photographs_contrast_through(
     assert difference.abs().max() > 2
 
 
-@every_generator
+@every_grained_generator
 def test_grain_gives_an_even_area_something_to_paint_from(name: str, photo: torch.Tensor) -> None:
     photo[..., :56] = 1.0  # a white background, wider than the network sees
 
@@ -123,6 +136,79 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     generator(torch.rand(1, 3, 32, 32)).square().mean().backward()
 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
+@every_generator
+@pytest.mark.parametrize("padding", get_args(Padding))
+def test_padding_decides_what_the_border_sees_and_nothing_else(
+    name: str, photo: torch.Tensor, padding: Padding
+) -> None:
+    reflected, padded = build(name)(photo), build(name, padding=padding)(photo)
+
+    assert padded.shape == photo.shape
+    assert torch.equal(padded, reflected) is (padding == "reflect")
+
+
+@every_generator
+@pytest.mark.parametrize("arguments", [{"padding": "mirror"}, {"normalization": "layer"}])
+def test_an_unknown_switch_is_named_with_its_choices(name: str, arguments: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"'(mirror|layer)' must be one of"):
+        GENERATORS[name](**arguments)
+
+
+@every_grained_generator
+def test_a_decoder_without_normalization_has_biases_instead(name: str) -> None:
+    plain, bare = build(name), build(name, normalize_decoder=False)
+
+    assert [b[1].bias is None for b in plain.decoder] == [True, True]
+    assert [b[1].bias is None for b in bare.decoder] == [False, False]
+    assert not [m for m in bare.decoder.modules() if isinstance(m, InstanceNorm)]
+
+
+def test_noise_gives_one_picture_a_seed_whatever_the_batch(photo: torch.Tensor) -> None:
+    generator = build("texture_net", noise_channels=3)
+
+    first, again, other = (to_uint8(generator(photo, [seed])) for seed in (1, 1, 2))
+    together = to_uint8(generator(photo.repeat(3, 1, 1, 1), [2, 1, 1]))
+
+    assert torch.equal(first, again)
+    assert (first - other).abs().float().mean() > 1
+    assert (together[0] - other[0]).abs().max() <= 1
+    assert (together[1] - first[0]).abs().max() <= 1
+
+
+def test_noise_without_seeds_is_fresh_in_training_and_fixed_afterwards(
+    photo: torch.Tensor,
+) -> None:
+    generator = build("texture_net", noise_channels=3)
+
+    assert torch.equal(generator(photo), generator(photo))
+    generator.train()
+    assert not torch.equal(generator(photo), generator(photo))
+
+
+def test_texture_net_maps_are_never_smaller_than_2_by_2() -> None:
+    """A 1 x 1 map has no variance: instance normalization would wipe out the coarsest scale."""
+    smallest = []
+    generator = build("texture_net")
+    for module in generator.modules():
+        if isinstance(module, InstanceNorm):
+            module.register_forward_hook(lambda _m, x, _y: smallest.append(min(x[0].shape[-2:])))
+
+    generator(torch.rand(1, 3, 5, 40))
+
+    assert min(smallest) == 2
+
+
+def test_texture_net_has_the_parameters_of_the_authors_layout() -> None:
+    """Convolutions by hand: blocks of 8 a scale, joins of 16 to 48, 48 to RGB with a bias."""
+    blocks = 6 * (3 * 8 * 9 + 8 * 8 * 9 + 8 * 8)
+    joins = sum((8 * i) ** 2 * (9 + 9 + 1) for i in range(2, 7))
+
+    convolutions = [m for m in texture_net().modules() if isinstance(m, torch.nn.Conv2d)]
+
+    total = sum(p.numel() for c in convolutions for p in c.parameters())
+    assert total == blocks + joins + 48 * 3 + 3
 
 
 def test_johnson_has_the_published_number_of_parameters() -> None:
