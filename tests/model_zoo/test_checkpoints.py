@@ -22,7 +22,7 @@ def test_saved_weights_load_again_within_fp16(
     loaded = load_generator(path, name, arguments)
 
     photo = torch.rand(1, 3, 32, 32)
-    assert torch.allclose(loaded(photo), generator(photo), atol=2e-2)
+    assert (loaded(photo) - generator(photo)).abs().mean() < 5e-3
     assert {t.dtype for t in loaded.state_dict().values()} <= {torch.float32, torch.int64}
     assert not loaded.training
     parameters = sum(p.numel() for p in generator.parameters())

@@ -1,0 +1,1 @@
+"""The commands of ``python -m trainer``, one file each: its arguments, and what it calls."""

@@ -1,0 +1,56 @@
+"""What the commands' arguments share: types, defaults, where development keeps its pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ASSETS = Path("../shared/assets")
+"""Where development keeps paintings and photographs; used only where it exists."""
+
+MOST_PROCESSES = 1024
+"""More workers or threads than this are a slip of the hand."""
+
+Commands = argparse._SubParsersAction  # argparse names the type nowhere else
+
+
+def add_command(
+    commands: Commands[argparse.ArgumentParser], name: str, help_text: str, description: str
+) -> argparse.ArgumentParser:
+    """Add a command whose ``--help`` shows every default."""
+    return commands.add_parser(
+        name,
+        help=help_text,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def asset(path: str) -> Path | None:
+    """A file or folder of development's pictures, or None where there are none."""
+    return ASSETS / path if (ASSETS / path).exists() else None
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def processes(text: str) -> int:
+    """A number of processes or threads; 0 stands for none, or for as many as there are cores."""
+    value = int(text)
+    if not 0 <= value <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{value} must be between 0 and {MOST_PROCESSES}")
+    return value
+
+
+def words(text: str) -> str:
+    """Text for a card."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a terminal that is not set to UTF-8
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from error
+    return text

@@ -1,0 +1,114 @@
+"""train: a recipe becomes a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from model_zoo.cards import SHIPPED_ZOO
+from trainer.commands.arguments import ASSETS, add_command, asset, positive, processes
+from trainer.devices import keep_freed_memory
+from trainer.errors import TrainerError
+from trainer.recipe import read_recipe
+
+if TYPE_CHECKING:
+    import argparse
+
+    from trainer.commands.arguments import Commands
+
+
+def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    command = add_command(
+        commands,
+        "train",
+        "train a generator from a recipe",
+        "Train a generator; Ctrl-C saves, --resume goes on.",
+    )
+    command.set_defaults(command=run)
+    add = command.add_argument
+    add("recipe", type=Path, metavar="RECIPE.toml", help="what to train, see trainer/recipes/")
+    add("--photos", type=Path, required=True, metavar="DIR", help="content photographs")
+    add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
+    add("--out", type=Path, required=True, metavar="RUN", help="folder of this run")
+    add("--init", metavar="STYLE_ID", help="start from this style's weights, not from nothing")
+    add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where --init looks")
+    add("--resume", action="store_true", help="go on where RUN stopped; start it where it is new")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of convolutions; auto takes bf16 where the device multiplies it natively",
+    )
+    add("--style-picture", type=Path, metavar="FILE", help="instead of the recipe's picture")
+    add(
+        "--paintings",
+        type=Path,
+        default=ASSETS / "paintings",
+        metavar="DIR",
+        help="where a recipe's picture is looked for when it is not beside the recipe",
+    )
+    add("--eval-photos", type=Path, metavar="DIR", help="photographs of the contact sheets")
+    add("--sheet-every", type=positive, default=500, metavar="STEPS", help="contact sheets")
+    add("--checkpoint-every", type=positive, default=250, metavar="STEPS", help="checkpoints")
+    cores = os.cpu_count() or 1
+    add(
+        "--workers",
+        type=processes,
+        default=0 if cores <= 4 else min(8, cores // 2),
+        metavar="N",
+        help="processes that decode photographs; 0 decodes between steps",
+    )
+    add(
+        "--threads",
+        type=processes,
+        default=0,
+        metavar="N",
+        help="CPU threads; 0 takes all cores",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, and say what to do with the run."""
+    try:
+        from trainer.train import TrainingOptions, train  # the only command that needs the extra
+    except ModuleNotFoundError as error:
+        raise TrainerError(
+            f"training needs {error.name}, which is not installed; pip install 'atelier[train]'"
+        ) from error
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe = read_recipe(options.recipe)
+    train(
+        recipe,
+        TrainingOptions(
+            photos=options.photos,
+            loss_network=options.loss_network,
+            style_picture=_style_picture(options, recipe.style.picture),
+            out=options.out,
+            init=options.init,
+            zoo=options.zoo,
+            device=options.device,
+            precision=options.precision,
+            resume=options.resume,
+            eval_photos=options.eval_photos or asset("photos/eval"),
+            sheet_every=options.sheet_every,
+            checkpoint_every=options.checkpoint_every,
+            workers=options.workers,
+        ),
+    )
+    print(f"trained: export it with `python -m trainer export {options.out} --style-id ID`")
+
+
+def _style_picture(options: argparse.Namespace, picture: str) -> Path:
+    """The style picture: beside the recipe, or in the folder of paintings."""
+    if options.style_picture is not None:
+        return Path(options.style_picture)
+    beside = Path(options.recipe).parent / picture
+    # Unlike Path.exists, this takes a name that no file could have.
+    return beside if os.path.exists(beside) else Path(options.paintings) / picture  # noqa: PTH110
