@@ -9,6 +9,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 ASSETS ?= ../shared/assets
 PHOTOS ?= $(ASSETS)/photos/train
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
+BENCHMARKS := $(filter-out report,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[!_]*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -35,8 +36,8 @@ format: $(DEV) ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff format .
 
 bench: $(DEV) ## run every benchmark (BENCH_ARGS=--quick for the short ones)
-	@for file in $(wildcard benchmarks/[!_]*.py); do \
-		echo "== $$file"; $(RUN) "$$file" $(BENCH_ARGS) || exit; \
+	@for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(RUN) -m "benchmarks.$$name" $(BENCH_ARGS) || exit; \
 	done
 
 train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); continues a run

@@ -11,10 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from benchmarks.report import check, describe_machine, peak_resident_bytes, read_commit
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from model_zoo.checkpoints import load_generator
 from service.settings import available_cores
@@ -85,7 +83,7 @@ def main() -> int:
     ]
     report = {
         "benchmark": "engine",
-        "machine": describe_machine(arguments.threads),
+        "machine": describe_machine(available_cores(), arguments.threads),
         "commit": read_commit(),
         "results": results,
         "checks": checks,
@@ -176,10 +174,7 @@ def paint_once(engine: str, case: Case, manifest: Manifest, threads: int) -> int
     """Paint one pass and give this process's peak resident size in bytes."""
     paint = build_engines(manifest, manifest.card(case.style), threads)[engine]
     paint(make_photos(case.batch, case.side_px))
-    # Not ru_maxrss: Linux lets a child begin at the peak of the process that started it.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
+    return peak_resident_bytes()
 
 
 def print_row(result: dict[str, Any]) -> None:
@@ -191,44 +186,6 @@ def print_row(result: dict[str, Any]) -> None:
         f"{result['eager_peak_bytes'] / 2**20:>8.0f}",
         flush=True,
     )
-
-
-def check(
-    name: str,
-    worst: Callable[[list[float]], float],
-    results: list[dict[str, Any]],
-    key: str,
-    bound: float,
-) -> dict[str, Any]:
-    """Compare the worst value of ``key`` with ``bound``, on the side that ``worst`` implies."""
-    value = worst([result[key] for result in results])
-    holds = value >= bound if worst is min else value <= bound
-    return {"name": name, "value": value, "bound": bound, "holds": holds}
-
-
-def describe_machine(threads: int) -> dict[str, Any]:
-    """Say what the figures depend on besides the code."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": available_cores(),
-        "threads": threads,
-        "load_average": round(os.getloadavg()[0], 2),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def read_commit() -> str:
-    """Short hash of the checkout, marked where it is not what was committed."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    described = subprocess.run(command, capture_output=True, text=True, check=False)
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

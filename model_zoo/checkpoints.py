@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors only, fp16, strict keys. No pickle is ever read here."""
+"""Weights on disk: safetensors only, fp16 as a rule, strict keys. No pickle is ever read here."""
 
 from __future__ import annotations
 
@@ -57,19 +57,25 @@ def load_generator(path: Path, generator: str, arguments: Mapping[str, Any]) -> 
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def save_generator(module: Generator, path: Path) -> None:
-    """Write the weights of ``module`` to ``path`` as fp16 safetensors, atomically.
+def save_generator(module: Generator, path: Path, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights of ``module`` to ``path`` as safetensors, atomically.
+
+    Args:
+        module: the generator.
+        path: the file.
+        dtype: of the weights on disk, float16 or float32.
 
     Raises:
-        ZooError: a weight is not finite in fp16, or the file cannot be written.
+        ZooError: a weight is not finite in ``dtype``, or the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in module.state_dict().items():
         # Running variances of batch normalization may exceed fp16's 65504; they are small files.
         keep = not tensor.is_floating_point() or name.endswith(("running_mean", "running_var"))
-        tensors[name] = tensor.detach().cpu().to(tensor.dtype if keep else torch.float16)
+        tensors[name] = tensor.detach().cpu().to(tensor.dtype if keep else dtype)
         if not torch.isfinite(tensors[name]).all():
-            raise ZooError(f"{path}: {name} is not finite in fp16; the training went wrong")
+            bits = torch.finfo(dtype).bits
+            raise ZooError(f"{path}: {name} is not finite in fp{bits}; the training went wrong")
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     document = save(tensors, metadata={"format": "pt"})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -208,25 +208,31 @@ def pad_to_multiple(x: Tensor, multiple: int, minimum: int) -> Tensor:
     so that 1 px works, too. (N, C, H, W) -> (N, C, H', W').
     """
     height, width = x.shape[-2:]
-    padded_height = _round_up(max(height, minimum), multiple)
-    padded_width = _round_up(max(width, minimum), multiple)
-    if (padded_height, padded_width) == (height, width):
-        return x
-    bottom, right = padded_height - height, padded_width - width
-    if bottom < height and right < width:
-        return F.pad(x, (0, right, 0, bottom), mode="reflect")
+    padded_height = _round_up(height, multiple, minimum)
+    padded_width = _round_up(width, multiple, minimum)
+    # An exported graph holds one way for all sizes: there, H and W are symbols, and the general
+    # way below, which asks nothing of them, is the only one.
+    if not torch.compiler.is_exporting():
+        if (padded_height, padded_width) == (height, width):
+            return x
+        bottom, right = padded_height - height, padded_width - width
+        if bottom < height and right < width:
+            return F.pad(x, (0, right, 0, bottom), mode="reflect")
     rows = _reflected_indices(height, padded_height, x.device)
     columns = _reflected_indices(width, padded_width, x.device)
-    return x[..., rows[:, None], columns]
+    return x.index_select(-2, rows).index_select(-1, columns)
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+def _round_up(size: int, multiple: int, minimum: int) -> int:
+    # Unlike `max`, this takes a symbol without asking how large it is.
+    at_least: int = torch.sym_max(size, minimum)  # type: ignore[no-untyped-call]
+    # Every term is positive, since ONNX divides integers towards 0 and Python downwards.
+    return (at_least + multiple - 1) // multiple * multiple
 
 
 def _reflected_indices(size: int, padded_size: int, device: torch.device) -> Tensor:
-    if size == 1:
-        return torch.zeros(padded_size, dtype=torch.long, device=device)
-    period = 2 * (size - 1)
-    positions = torch.arange(padded_size, device=device) % period
+    positions = torch.arange(padded_size, device=device)
+    # A tensor, since ONNX's remainder takes no symbol; 1 px repeats at every position.
+    period = positions.new_full((), 2 * (size - 1)).clamp_min(1)
+    positions = positions % period
     return torch.minimum(positions, period - positions)

@@ -8,13 +8,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from model_zoo.cards import ZooError
-from trainer.commands import export, loss_network, train
+from trainer.commands import (
+    evaluate,
+    export,
+    import_,
+    loss_network,
+    optimize,
+    reproduce,
+    train,
+)
 from trainer.errors import TrainerError, TrainingFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (train, export, loss_network)
+COMMANDS = (train, export, evaluate, optimize, reproduce, import_, loss_network)
 
 BAD_INPUT = 2  # what argparse exits with, too
 FAILED = 1

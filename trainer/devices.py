@@ -13,17 +13,21 @@ from trainer.errors import TrainerError
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``: the GPU number ``local_rank``.
 
     Raises:
         TrainerError: CUDA was asked for and is not there.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainerError("--device cuda: no CUDA device is visible; use --device cpu or auto")
-    return torch.device(name)
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise TrainerError(
+            f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible, number "
+            f"{local_rank + 1} was asked for; use --device cpu, or fewer processes"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from model_zoo.cards import STYLE_ID_PATTERN, Manifest, StyleCard, ZooError, file_sha256
-from model_zoo.checkpoints import build_generator, load_generator, save_generator
+from model_zoo.checkpoints import load_generator, save_generator
 from trainer.errors import TrainerError
 from trainer.manifest_writer import write_manifest
 from trainer.pictures import DECODE_ERRORS, open_picture, resized_to
@@ -22,13 +24,15 @@ from trainer.runs import TrainingRun
 from trainer.sheets import stylize_photo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from model_zoo.layers import Generator
     from trainer.recipe import TrainingRecipe
 
 PREVIEW_SIDE_PX = 512
 PREVIEW_MAX_BYTES = 60 * 1024
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,70 +51,134 @@ class ExportOptions:
     picture_license: str | None = None
 
 
-def export(options: ExportOptions) -> StyleCard:
-    """Write the generator of a run into a zoo; a style of the same id is replaced in its place.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleDraft:
+    """A style before its files are written: the fields of a StyleCard that do not name them."""
 
-    New files carry the start of their checksum in their names, so that the manifest's replacement,
-    the last step, switches from the old style to the new one in one moment.
+    style_id: str
+    title: str
+    artist: str
+    year: str
+    description: str
+    generator: str
+    arguments: Mapping[str, Any]
+    picture_license: str
+    weights_license: str
+    recipe: str
+    training: Mapping[str, Any]
+    quality: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_style_id(self.style_id)
+        for name in ("title", "artist", "year", "picture_license", "weights_license"):
+            if not getattr(self, name):  # a manifest without it could not be read again
+                raise TrainerError(f"the card needs text; give --{name.replace('_', '-')}")
+
+    def card(self, weights_sha256: str, preview_sha256: str) -> StyleCard:
+        """The card; files carry the start of their checksum in their names."""
+        return StyleCard(
+            weights=f"weights/{self.style_id}-{weights_sha256[:8]}.safetensors",
+            sha256=weights_sha256,
+            preview=f"previews/{self.style_id}-{preview_sha256[:8]}.jpg",
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+        )
+
+
+def check_style_id(style_id: str) -> None:
+    """See that an id is one, before it becomes part of a path.
+
+    Raises:
+        ZooError: it is not.
+    """
+    if not STYLE_ID_PATTERN.fullmatch(style_id):
+        raise ZooError(
+            f"style id {style_id!r} must be lower-case letters, digits and single hyphens"
+        )
+
+
+def export(options: ExportOptions) -> StyleCard:
+    """Write the generator of a run into a zoo, as :func:`write_style` does.
 
     Raises:
         TrainerError: the run or the preview photograph cannot be read.
         ZooError: the zoo cannot be written or its manifest is not valid.
     """
-    if not STYLE_ID_PATTERN.fullmatch(options.style_id):  # before it becomes part of a path
-        raise ZooError(
-            f"style id {options.style_id!r} must be lower-case letters, digits and single hyphens"
-        )
+    check_style_id(options.style_id)
     run = TrainingRun(options.run)
     recipe = run.recipe()
-    checkpoint = run.load_checkpoint()
-    if checkpoint is None:
-        raise TrainerError(f"{options.run} holds no checkpoint yet; train some steps first")
-    generator = build_generator(recipe.generator.name, recipe.generator.arguments)
-    try:
-        generator.load_state_dict(checkpoint["generator"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise TrainerError(
-            f"{run.checkpoint_path} does not fit {run.recipe_path}; was either changed by hand?"
-        ) from error
-    preview_photo = _preview_photo(options)
+    generator, step = run.trained_generator()
+    draft = StyleDraft(
+        style_id=options.style_id,
+        title=options.title or recipe.style.title or options.style_id.replace("-", " ").title(),
+        artist=options.artist or recipe.style.artist or UNKNOWN,
+        year=options.year or recipe.style.year or UNKNOWN,
+        description=options.description or recipe.style.description,
+        generator=recipe.generator.name,
+        arguments=recipe.generator.arguments,
+        picture_license=options.picture_license or recipe.style.picture_license or UNKNOWN,
+        weights_license=options.weights_license,
+        recipe=f"{recipe.name}.toml",
+        training=_training(run, step, recipe),
+        quality=_quality(run, step),
+    )
+    return write_style(options.zoo, draft, generator, preview_photo=options.preview_photo)
 
-    with _locked(options.zoo):
-        manifest = _manifest(options.zoo)
+
+def write_style(
+    zoo: Path,
+    draft: StyleDraft,
+    generator: Generator,
+    *,
+    preview_photo: Path | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> StyleCard:
+    """Write a generator and its card into a zoo; a style of the same id is replaced in its place.
+
+    New files carry the start of their checksum in their names, so that the manifest's replacement,
+    the last step, switches from the old style to the new one in one moment.
+
+    Args:
+        zoo: its folder, made where there is none.
+        draft: what the card says.
+        generator: as ``draft`` names it.
+        preview_photo: the photograph that the preview paints; a drawn one where none is given.
+        dtype: of the weights on disk, float16 or float32.
+
+    Raises:
+        TrainerError: the preview photograph cannot be read.
+        ZooError: the zoo cannot be written or its manifest is not valid.
+    """
+    photo = _preview_photo(preview_photo)
+    with _locked(zoo):
+        manifest = _manifest(zoo)
         new_files: list[Path] = []
         try:
-            draft = options.zoo / "weights" / f".{options.style_id}.{os.getpid()}.safetensors"
-            new_files.append(draft)
-            save_generator(generator, draft)
-            sha256 = file_sha256(draft)
-            # The preview shows what the service will serve: the fp16 weights, read back.
-            served = load_generator(draft, recipe.generator.name, recipe.generator.arguments)
-            preview = _jpeg_of_at_most(stylize_photo(served, preview_photo), PREVIEW_MAX_BYTES)
-            preview_sha256 = hashlib.sha256(preview).hexdigest()
-            card = StyleCard(
-                style_id=options.style_id,
-                title=options.title or recipe.style.title,
-                artist=options.artist or recipe.style.artist,
-                year=options.year or recipe.style.year,
-                description=options.description or recipe.style.description,
-                generator=recipe.generator.name,
-                arguments=recipe.generator.arguments,
-                weights=f"weights/{options.style_id}-{sha256[:8]}.safetensors",
-                sha256=sha256,
-                preview=f"previews/{options.style_id}-{preview_sha256[:8]}.jpg",
-                picture_license=options.picture_license or recipe.style.picture_license,
-                weights_license=options.weights_license,
-                recipe=f"{recipe.name}.toml",
-                training=_training(run, int(checkpoint["step"]), recipe),
-            )
+            weights = zoo / "weights" / f".{draft.style_id}.{os.getpid()}.safetensors"
+            new_files.append(weights)
+            save_generator(generator, weights, dtype=dtype)
+            # The preview shows what the service will serve: the weights on disk, read back.
+            served = load_generator(weights, draft.generator, draft.arguments)
+            preview = _jpeg_of_at_most(stylize_photo(served, photo), PREVIEW_MAX_BYTES)
+            card = draft.card(file_sha256(weights), hashlib.sha256(preview).hexdigest())
             new_files += (manifest.preview_path(card), manifest.weights_path(card))
             _write(preview, manifest.preview_path(card))
-            draft.replace(manifest.weights_path(card))
+            weights.replace(manifest.weights_path(card))
             write_manifest(_with_card(manifest, card))
         finally:
             # Asked anew: an interrupt may come just before or just after the replacement.
-            _remove_unnamed(options.zoo, [*new_files, *_files_of(manifest, options.style_id)])
+            _remove_unnamed(zoo, [*new_files, *_files_of(manifest, draft.style_id)])
     return card
+
+
+def _quality(run: TrainingRun, step: int) -> dict[str, Any]:
+    """The summary that ``evaluate`` left, where it is of these weights."""
+    try:
+        evaluation = json.loads(run.evaluation_path.read_text(encoding="utf-8"))
+        if evaluation["step"] != step:
+            return {}
+        return dict(evaluation["summary"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # not evaluated
 
 
 def _training(run: TrainingRun, steps: int, recipe: TrainingRecipe) -> dict[str, Any]:
@@ -172,13 +240,13 @@ def _remove_unnamed(zoo: Path, paths: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _preview_photo(options: ExportOptions) -> Image.Image:
-    if options.preview_photo is None:
+def _preview_photo(path: Path | None) -> Image.Image:
+    if path is None:
         return _drawn_photo()
     try:
-        return resized_to(open_picture(options.preview_photo), PREVIEW_SIDE_PX)
+        return resized_to(open_picture(path), PREVIEW_SIDE_PX)
     except DECODE_ERRORS as error:
-        raise TrainerError(f"--preview-photo {options.preview_photo}: {error}") from error
+        raise TrainerError(f"--preview-photo {path}: {error}") from error
 
 
 def _drawn_photo() -> Image.Image:
@@ -220,7 +288,7 @@ def _jpeg_of_at_most(image: Image.Image, max_bytes: int) -> bytes:
 
 @contextmanager
 def _locked(zoo: Path) -> Iterator[None]:
-    """One export at a time writes to a zoo."""
+    """One process at a time writes to a zoo."""
     try:
         zoo.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(zoo, os.O_RDONLY | os.O_DIRECTORY)

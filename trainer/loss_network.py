@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
@@ -80,21 +80,6 @@ class LossNetwork(nn.Module):
         self.register_buffer("mean", mean / preprocessing.scale)
         self.register_buffer("factor", preprocessing.scale / std)
         self.eval().requires_grad_(requires_grad=False)
-
-    def check_layers(self, layers: Iterable[str]) -> None:
-        """See that every one of ``layers`` can be reached.
-
-        Raises:
-            TrainerError: naming the first that cannot, and those that can.
-        """
-        for layer in layers:
-            if layer not in self.layer_names:
-                raise TrainerError(
-                    f"the loss network does not reach layer {layer!r}: it has "
-                    f"{self.layer_names[0]} to {self.layer_names[-1]}; choose among "
-                    f"{', '.join(self.layer_names)}, or fetch the whole network with "
-                    "`python -m trainer loss-network --download`"
-                )
 
     def activations(self, photos: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Activations of ``layers`` for RGB photographs in [0, 1], (N, 3, H, W).

@@ -1,15 +1,21 @@
 """Content loss, Gram style loss, total variation, and their weighted sum.
 
 Every term is relative to its target, so that one style weight means the same for every set of
-layers, every loss network and every painting. The Lua sources instead weigh absolute errors, where
-the right weight moves by orders of magnitude with the network (1e1 for Caffe's, 1e10 elsewhere).
+layers, every loss network and every painting. The sources instead sum absolute errors, where the
+right weight moves by orders of magnitude with the network (1e1 for Caffe's, 1e10 for
+torchvision's); ``kind = "absolute"`` is theirs, for the recipes that repeat their numbers.
+
+Where the Lua sources differ still: texture_nets takes MSECriterion (a mean, as here) of
+F F^T / (C H W); fast-neural-style likewise, but sums its total variation over pixels in units of
+0..255, as ``absolute`` does here, and only ever looks at its gradient.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trainer.loss_network import LossNetwork
+
+LossKind = Literal["relative", "absolute"]
 
 MINIMUM_STYLE_SIDE_PX = 32
 """Below this a scale of the style picture holds no texture worth matching."""
@@ -64,17 +72,21 @@ class _GramMatrix(torch.autograd.Function):
         return gradient.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over the mean square of ``target``, (N, C, H, W) each -> (N,)."""
+def content_loss(features: Tensor, target: Tensor, kind: LossKind = "relative") -> Tensor:
+    """Mean squared error, over the mean square of ``target`` if relative: (N, C, H, W) -> (N,)."""
     target = target.to(torch.promote_types(target.dtype, torch.float32))
     error = (features - target).square().mean((1, 2, 3))
+    if kind == "absolute":
+        return error
     return error / target.square().mean((1, 2, 3)).clamp_min(1e-12)
 
 
-def style_loss(gram: Tensor, target: Tensor) -> Tensor:
-    """Squared error of Gram matrices over the squared norm of ``target``: (N, C, C) -> (N,)."""
-    error = (gram - target).square().sum((1, 2))
-    return error / target.square().sum((1, 2)).clamp_min(1e-12)
+def style_loss(gram: Tensor, target: Tensor, kind: LossKind = "relative") -> Tensor:
+    """Mean squared error of Gram matrices, relative to ``target``'s: (N, C, C) -> (N,)."""
+    error = (gram - target).square().mean((1, 2))
+    if kind == "absolute":
+        return error
+    return error / target.square().mean((1, 2)).clamp_min(1e-12)
 
 
 def total_variation(photos: Tensor) -> Tensor:
@@ -86,17 +98,25 @@ def total_variation(photos: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """The three terms, unweighted, and their weighted sum ``objective``; each (N,)."""
+    """The three terms, unweighted, and their weighted sum ``objective``; each (N,).
+
+    ``content_by_layer`` and ``style_by_layer`` are what the first two are made of.
+    """
 
     content: Tensor
     style: Tensor
     total_variation: Tensor
     objective: Tensor
+    content_by_layer: Mapping[str, Tensor]
+    style_by_layer: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossWeights:
-    """Which layers count and how much; ``style_scales`` are sizes relative to the picture."""
+    """Which layers count and how much; ``style_scales`` are sizes relative to the picture.
+
+    ``relative`` terms are averaged over layers and scales, ``absolute`` ones are summed.
+    """
 
     content_layers: tuple[str, ...]
     content_weight: float
@@ -104,6 +124,7 @@ class LossWeights:
     style_weight: float
     style_scales: tuple[float, ...]
     total_variation_weight: float
+    kind: LossKind = "relative"
 
 
 class PerceptualLoss:
@@ -119,8 +140,9 @@ class PerceptualLoss:
         Raises:
             TrainerError: a layer is not in ``network``, or the picture is too small for a scale.
         """
-        network.check_layers((*weights.content_layers, *weights.style_layers))
+        check_reachable(weights, network)
         self.network = network
+        self.style_picture = style_picture
         self.weights = weights
         self.targets: list[dict[str, Tensor]] = []
         for scale in weights.style_scales:
@@ -141,8 +163,8 @@ class PerceptualLoss:
     def __call__(self, stylized: Tensor, content_targets: Mapping[str, Tensor]) -> LossTerms:
         """Measure ``stylized``, RGB in [0, 1], (N, 3, H, W); differentiable."""
         weights = self.weights
-        style = stylized.new_zeros(len(stylized))
-        content = stylized.new_zeros(len(stylized))
+        style = {name: stylized.new_zeros(len(stylized)) for name in weights.style_layers}
+        content: dict[str, Tensor] = {}
         for scale, targets in zip(weights.style_scales, self.targets, strict=True):
             layers: Sequence[str] = weights.style_layers
             if scale == 1.0:  # one pass serves both losses
@@ -150,28 +172,74 @@ class PerceptualLoss:
             features = self.network.activations(_resized(stylized, scale), layers)
             grams = self._grams({name: features[name] for name in weights.style_layers})
             for name, gram in grams.items():
-                style = style + style_loss(gram, targets[name])
+                style[name] = style[name] + style_loss(gram, targets[name], weights.kind)
             if scale == 1.0:
                 content = self._content(features, content_targets)
         if 1.0 not in weights.style_scales:
             features = self.network.activations(stylized, weights.content_layers)
             content = self._content(features, content_targets)
-        style = style / (len(weights.style_layers) * len(weights.style_scales))
-        variation = total_variation(stylized)
+        if weights.kind == "relative":
+            style = {name: loss / len(weights.style_scales) for name, loss in style.items()}
+        content_term, style_term = self._over_layers(content), self._over_layers(style)
+        variation = self._variation(stylized)
         objective = (
-            weights.content_weight * content
-            + weights.style_weight * style
+            weights.content_weight * content_term
+            + weights.style_weight * style_term
             + weights.total_variation_weight * variation
         )
-        return LossTerms(content, style, variation, objective)
+        return LossTerms(content_term, style_term, variation, objective, content, style)
 
-    def _content(self, features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        losses = [content_loss(features[name], target) for name, target in targets.items()]
-        return torch.stack(losses).mean(0)
+    def _content(
+        self, features: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        kind = self.weights.kind
+        return {name: content_loss(features[name], t, kind) for name, t in targets.items()}
+
+    def _over_layers(self, losses: Mapping[str, Tensor]) -> Tensor:
+        stacked = torch.stack(list(losses.values()))  # (layers, N)
+        return stacked.mean(0) if self.weights.kind == "relative" else stacked.sum(0)
+
+    def _variation(self, stylized: Tensor) -> Tensor:
+        variation = total_variation(stylized)
+        if self.weights.kind == "relative":
+            return variation
+        scale = self.network.preprocessing.scale
+        return variation * (stylized[0].numel() * scale**2)
 
     @staticmethod
     def _grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: gram_matrix(activations) for name, activations in features.items()}
+
+
+def check_reachable(weights: LossWeights, network: LossNetwork) -> None:
+    """See that ``network`` has every layer that ``weights`` ask for.
+
+    Raises:
+        TrainerError: naming the first that it lacks, and the nearest recipe that runs on it.
+    """
+    reachable = network.layer_names
+    missing = [n for n in (*weights.content_layers, *weights.style_layers) if n not in reachable]
+    if not missing:
+        return
+    content = _nearest_layers(weights.content_layers, reachable)
+    style = _nearest_layers(weights.style_layers, reachable)
+    scales = weights.style_scales if len(weights.style_scales) > 1 else (*weights.style_scales, 0.5)
+    raise TrainerError(
+        f"the loss network does not reach layer {missing[0]!r}: it has {reachable[0]} to "
+        f"{reachable[-1]}. Fetch the whole network (`python -m trainer loss-network --download`) "
+        f"or take the nearest that runs on this one: content_layers = {json.dumps(content)}, "
+        f"style_layers = {json.dumps(style)}, style_scales = {json.dumps(scales)} "
+        "(the preset `default` is made for it)"
+    )
+
+
+def _nearest_layers(wanted: Sequence[str], reachable: Sequence[str]) -> list[str]:
+    """Each wanted layer, or the deepest that is not deeper; every one once."""
+    nearest: dict[str, None] = {}
+    for name in wanted:
+        shallower = [n for n in reachable if n <= name]  # relu1_1 < relu1_2 < relu2_1
+        nearest[(shallower or list(reachable))[-1]] = None
+    return list(nearest)
 
 
 def _resized(photos: Tensor, scale: float) -> Tensor:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from trainer.distributed import World
 from trainer.errors import TrainerError
 from trainer.pictures import DECODE_ERRORS, find_pictures, open_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -48,13 +49,18 @@ class PhotoCrops(Dataset[Crop]):
     where it stopped, and any number of workers gives the same stream.
     """
 
-    def __init__(self, folder: Path, crop_px: int, seed: int) -> None:
-        """Look for pictures in ``folder`` and below.
+    def __init__(
+        self, folder: Path, crop_px: int, seed: int, *, at_most: int | None = None
+    ) -> None:
+        """Look for pictures in ``folder`` and below; keep ``at_most``, drawn by ``seed``.
 
         Raises:
             TrainerError: there are none.
         """
         self.paths = find_pictures(folder)
+        if at_most is not None:
+            order = np.random.default_rng((seed, 2)).permutation(len(self.paths))
+            self.paths = [self.paths[i] for i in sorted(order[:at_most])]
         self.crop_px = crop_px
         self.seed = seed
         self._pass_number = -1
@@ -107,15 +113,18 @@ class PhotoCrops(Dataset[Crop]):
 
 
 class _Steps(Sampler[list[int]]):
-    """Crop numbers of each step from ``first`` on."""
+    """Crop numbers of each step from ``first`` on: of its batch, the share of process ``rank``."""
 
-    def __init__(self, first: int, last: int, batch_size: int) -> None:
+    def __init__(self, first: int, last: int, batch_size: int, rank: int, share: int) -> None:
         self.steps = range(first, last)
         self.batch_size = batch_size
+        self.offset = rank * share
+        self.share = share
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            start = step * self.batch_size + self.offset
+            yield list(range(start, start + self.share))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -146,17 +155,29 @@ class BadPhotoCount:
 
 
 def batches(
-    crops: PhotoCrops, *, first_step: int, last_step: int, batch_size: int, workers: int
-) -> DataLoader[Crop]:
-    """Batches of steps ``first_step`` to ``last_step`` (excluded), decoded by ``workers``."""
-    return DataLoader(
+    crops: PhotoCrops,
+    *,
+    first_step: int,
+    last_step: int,
+    batch_size: int,
+    workers: int,
+    world: World | None = None,
+) -> Iterable[Batch]:
+    """Batches of steps ``first_step`` to ``last_step`` (excluded), decoded by ``workers``.
+
+    Where several processes train, each gets its share of every batch.
+    """
+    world = world or World()
+    share = world.share_of(batch_size)
+    loader: DataLoader[Crop] = DataLoader(
         crops,
-        batch_sampler=_Steps(first_step, last_step, batch_size),
+        batch_sampler=_Steps(first_step, last_step, batch_size, world.rank, share),
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
+    return cast("Iterable[Batch]", loader)
 
 
 def _collate(crops: list[Crop]) -> Batch:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from model_zoo.layers import Generator
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 """Lower-case endings by which a folder's pictures are found."""
 
@@ -83,6 +85,26 @@ def to_tensor(image: Image.Image) -> Tensor:
     """RGB image -> [0, 1], (1, 3, H, W)."""
     pixels = torch.from_numpy(np.array(image))  # (H, W, 3) uint8
     return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def as_seen(painted: Tensor) -> Tensor:
+    """``painted`` as a user sees it, clamped to [0, 1] and rounded to 256 steps: same shape."""
+    return painted.float().clamp(0, 1).mul(255).round() / 255
+
+
+def stylized_by(generator: Generator, photos: Tensor) -> Tensor:
+    """Answers of ``generator`` in evaluation mode, unclamped: (N, 3, H, W) -> same shape.
+
+    The generator is left in the mode that it was in.
+    """
+    was_training = generator.training
+    generator.eval()
+    try:
+        with torch.inference_mode():
+            painted: Tensor = generator(photos)
+            return painted
+    finally:
+        generator.train(was_training)
 
 
 def to_image(photo: Tensor) -> Image.Image:

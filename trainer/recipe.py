@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from model_zoo.cards import ZooError
@@ -15,7 +17,11 @@ from trainer.losses import LossWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
+
+RECIPES = Path(__file__).parent / "recipes"
+"""One file a shipped style."""
+PRESETS = RECIPES / "presets"
+"""Recipes without a picture of their own."""
 
 Schedule = Literal["cosine", "step", "constant"]
 Section = TypeVar("Section")
@@ -23,14 +29,17 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StylePicture:
-    """The painting: its file, the size at which it is shown to the loss network, its credits."""
+    """The painting: its file, the size at which it is shown to the loss network, its credits.
 
-    picture: str
+    A preset names no picture; the command line does then.
+    """
+
     size_px: int
-    title: str
-    artist: str
-    year: str
-    picture_license: str
+    picture: str = ""
+    title: str = ""
+    artist: str = ""
+    year: str = ""
+    picture_license: str = ""
     description: str = ""
 
 
@@ -55,7 +64,8 @@ class Optimization:
     """Adam's steps and learning rate.
 
     ``cosine`` falls to zero at the last step; ``step`` multiplies by ``decay_factor`` after every
-    ``decay_every`` steps; either rises linearly over the first ``warm_up_steps``.
+    ``decay_every`` steps; either rises linearly over the first ``warm_up_steps``. What is exported
+    is the exponential moving average of the weights with ``average_decay`` a step; 0 for none.
     """
 
     steps: int
@@ -66,6 +76,7 @@ class Optimization:
     decay_factor: float = 1.0
     decay_every: int = 1
     gradient_clip: float = math.inf
+    average_decay: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the step of this number, counted from 0."""
@@ -99,6 +110,25 @@ _SECTIONS: dict[str, type[Any]] = {
     "data": TrainingData,
     "optimization": Optimization,
 }
+
+
+def recipe_path(name: str) -> Path:
+    """The file that ``name`` means: itself, or the preset of that name."""
+    preset = PRESETS / f"{name}.toml"
+    return preset if re.fullmatch(r"[a-z0-9_]+", name) and preset.is_file() else Path(name)
+
+
+def find_recipe(name: str) -> TrainingRecipe:
+    """Read the recipe that ``name`` means, a file or a preset.
+
+    Raises:
+        TrainerError: as :func:`read_recipe`.
+    """
+    path = recipe_path(name)
+    if not path.suffix and not os.path.exists(path):  # noqa: PTH110  # takes any name
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise TrainerError(f"{name!r} is neither a recipe's file nor a preset; there are {presets}")
+    return read_recipe(path)
 
 
 def read_recipe(path: Path) -> TrainingRecipe:
@@ -184,10 +214,13 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
-def _schedule(value: Any) -> str:
-    if value not in ("cosine", "step", "constant"):
-        raise ValueError("must be one of cosine, step, constant")
-    return str(value)
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def coerce(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return coerce
 
 
 def _list_of(item: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -203,7 +236,8 @@ _COERCIONS: dict[str, Callable[[Any], Any]] = {
     "str": _text,
     "int": _integer,
     "float": _number,
-    "Schedule": _schedule,
+    "Schedule": _one_of("cosine", "step", "constant"),
+    "LossKind": _one_of("relative", "absolute"),
     "Mapping[str, Any]": _table,
     "tuple[str, ...]": _list_of(_text),
     "tuple[float, ...]": _list_of(_number),
@@ -245,6 +279,9 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
     }.items():
         if value > most:
             raise ValueError(f"{key} = {value} must be at most {most}")
+    if not 0 <= recipe.optimization.average_decay < 1:
+        decay = recipe.optimization.average_decay
+        raise ValueError(f"optimization.average_decay = {decay} must be at least 0 and below 1")
     if recipe.data.crop_px < 64:
         raise ValueError(f"data.crop_px = {recipe.data.crop_px} must be at least 64")
     if max(recipe.loss.style_scales) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from model_zoo.checkpoints import build_generator
 from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe, parse_recipe
 
@@ -16,8 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from model_zoo.layers import Generator
 
-CHECKPOINT_KEYS = frozenset({"step", "generator", "optimizer", "random_state"})
+
+CHECKPOINT_KEYS = frozenset(
+    {
+        "step",
+        "generator",
+        "average",
+        "optimizer",
+        "learning_rate_factor",
+        "random_state",
+        "rollbacks",
+        "best",
+    }
+)
+BEST_KEYS = frozenset({"step", "generator", "validation"})
 
 FACTS: dict[str, tuple[type, ...]] = {
     "recipe": (str,),
@@ -48,6 +63,14 @@ class TrainingRun:
         return self.folder / "checkpoint.pt"
 
     @property
+    def best_path(self) -> Path:
+        return self.folder / "best.pt"
+
+    @property
+    def evaluation_path(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
     def losses_path(self) -> Path:
         return self.folder / "losses.jsonl"
 
@@ -69,7 +92,8 @@ class TrainingRun:
             (self.folder / "sheets").mkdir(parents=True, exist_ok=True)
             self.recipe_path.write_text(recipe.source, encoding="utf-8")
             self.facts_path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            self.losses_path.unlink(missing_ok=True)
+            for path in (self.losses_path, self.best_path, self.evaluation_path):
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise TrainerError(f"--out {self.folder} cannot be written: {error}") from error
 
@@ -108,12 +132,7 @@ class TrainingRun:
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint in one step: a crash leaves the old one or the new one."""
-        partial = self.checkpoint_path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.checkpoint_path)
+        _save(state, self.checkpoint_path)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None where there is none yet.
@@ -121,17 +140,49 @@ class TrainingRun:
         Raises:
             TrainerError: the file is damaged.
         """
-        if not self.checkpoint_path.exists():
-            return None
+        return _load(self.checkpoint_path, CHECKPOINT_KEYS)
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Replace the best generator so far: its ``step``, ``validation`` and weights."""
+        _save(state, self.best_path)
+
+    def load_best(self) -> dict[str, Any] | None:
+        """The generator of the least validation objective, or None where none was measured yet.
+
+        Raises:
+            TrainerError: the file is damaged.
+        """
+        return _load(self.best_path, BEST_KEYS)
+
+    def trained_generator(self) -> tuple[Generator, int]:
+        """The averaged generator of the least validation objective, else of the last step.
+
+        Returns:
+            The generator, in evaluation mode, and its steps.
+
+        Raises:
+            TrainerError: there is no checkpoint yet, or it does not fit the recipe.
+        """
+        recipe, checkpoint = self.recipe(), self.load_checkpoint()
+        if checkpoint is None:
+            raise TrainerError(f"{self.folder} holds no checkpoint yet; train some steps first")
+        path, step = self.checkpoint_path, checkpoint["step"]
+        # Of the averaged model's state: its counter is not the generator's.
+        weights = {
+            name.removeprefix("module."): tensor
+            for name, tensor in checkpoint["average"].items()
+            if name.startswith("module.")
+        }
+        if (best := self.load_best()) is not None:
+            path, step, weights = self.best_path, best["step"], best["generator"]
+        generator = build_generator(recipe.generator.name, recipe.generator.arguments)
         try:
-            state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a foreign pickle may raise anything
+            generator.load_state_dict(weights)
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise TrainerError(
-                f"{self.checkpoint_path} is damaged; remove it to start this run anew"
+                f"{path} does not fit {self.recipe_path}; was either changed by hand?"
             ) from error
-        if not isinstance(state, dict) or not state.keys() >= CHECKPOINT_KEYS:
-            raise TrainerError(f"{self.checkpoint_path} is not a checkpoint of this trainer")
-        return state
+        return generator.eval().requires_grad_(requires_grad=False), int(step)
 
     def append_losses(self, line: Mapping[str, Any]) -> None:
         """Add one JSON line to the loss log."""
@@ -152,3 +203,24 @@ class TrainingRun:
         partial = self.losses_path.with_suffix(".partial")
         partial.write_text("".join(kept), encoding="utf-8")
         partial.replace(self.losses_path)
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _load(path: Path, keys: frozenset[str]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign pickle may raise anything
+        raise TrainerError(f"{path} is damaged; remove it to start this run anew") from error
+    if not isinstance(state, dict) or not state.keys() >= keys:
+        raise TrainerError(f"{path} is not of this trainer, or of another version of it")
+    return state

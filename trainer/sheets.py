@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 
 from trainer.errors import TrainerError
@@ -13,6 +12,7 @@ from trainer.pictures import (
     find_pictures,
     open_picture,
     resized_to,
+    stylized_by,
     to_image,
     to_tensor,
 )
@@ -33,29 +33,36 @@ def sheet_photos(folder: Path, *, size_px: int, at_most: int = 12) -> list[Image
     Raises:
         TrainerError: the folder is absent or holds no pictures.
     """
-    photos: list[Image.Image] = []
-    for path in find_pictures(folder):
+    named = named_photos(find_pictures(folder), size_px=size_px, at_most=at_most)
+    return [image for _, image in named]
+
+
+def named_photos(
+    paths: Sequence[Path], *, size_px: int, at_most: int = 1000
+) -> list[tuple[str, Image.Image]]:
+    """Names and photographs, longer side ``size_px``; unreadable files are left out.
+
+    Raises:
+        TrainerError: none of them can be read.
+    """
+    photos: list[tuple[str, Image.Image]] = []
+    for path in paths:
         if len(photos) == at_most:
             break
         try:
-            photos.append(resized_to(open_picture(path, at_least_px=size_px), size_px))
+            image = resized_to(open_picture(path, at_least_px=size_px), size_px)
         except DECODE_ERRORS:
             continue
+        photos.append((path.stem, image))
     if not photos:
-        raise TrainerError(f"no picture in {folder} can be read; give other --eval-photos")
+        raise TrainerError(f"no picture in {paths[0].parent} can be read; give other photographs")
     return photos
 
 
 def stylize_photo(generator: Generator, photo: Image.Image) -> Image.Image:
     """``photo`` painted by ``generator``, which is left in the mode it was in."""
-    was_training = generator.training
     device = next(generator.parameters()).device
-    generator.eval()
-    try:
-        with torch.inference_mode():
-            return to_image(generator(to_tensor(photo).to(device)))
-    finally:
-        generator.train(was_training)
+    return to_image(stylized_by(generator, to_tensor(photo).to(device)))
 
 
 def contact_sheet(generator: Generator, photos: Sequence[Image.Image]) -> Image.Image:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import signal
-import time
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch.nn.utils import clip_grad_norm_
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
 from model_zoo.checkpoints import build_generator, load_generator
 from trainer.devices import Precision, choose_device, choose_dtype
+from trainer.distributed import World, joined_world
 from trainer.errors import TrainerError, TrainingFailedError
+from trainer.learner import Learner, StepResult
 from trainer.loss_network import load_loss_network
-from trainer.losses import PerceptualLoss
+from trainer.losses import PerceptualLoss, check_reachable
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
 from trainer.pictures import load_picture
+from trainer.records import Records
 from trainer.runs import TrainingRun
 from trainer.sheets import contact_sheet, sheet_photos
+from trainer.stopping import stop_between_steps
+from trainer.symptoms import Symptoms
+from trainer.validation import mean_log_objective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from PIL import Image
+
     from model_zoo.layers import Generator
+    from trainer.photos import Batch
     from trainer.recipe import TrainingRecipe
+
+logger = logging.getLogger(__name__)
 
 SHEET_PHOTO_PX = 384
 
@@ -53,114 +62,179 @@ class TrainingOptions:
     checkpoint_every: int = 250
     log_every: int = 10
     workers: int = 0
+    at_most_photos: int | None = None
 
 
 def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
     """Train the generator of ``recipe`` and leave a run in ``options.out`` that can be exported.
 
+    Started by ``torchrun``, all processes train one generator and the first writes.
+
     Raises:
         TrainerError: something about the input; nothing was trained, or a checkpoint was kept.
-        TrainingFailedError: the loss is no longer finite.
+        TrainingFailedError: the loss was not finite, twice.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the checkpoint of the last whole step was written.
     """
-    device = choose_device(options.device)
+    with joined_world(options.device) as world:
+        _train(recipe, options, world)
+
+
+def _train(recipe: TrainingRecipe, options: TrainingOptions, world: World) -> None:
+    device = choose_device(options.device, world.local_rank)
     dtype = choose_dtype(options.precision, device)
+    plan = recipe.optimization
+    world.share_of(recipe.data.batch_size)
     run = TrainingRun(options.out)
     checkpoint = _checkpoint_to_resume(run, recipe, options)
 
-    plan = recipe.optimization
     torch.manual_seed(plan.seed)
     init = options.init if checkpoint is None else None  # a checkpoint replaces it anyway
     generator = _untrained_or_warm(recipe, init, options.zoo)
-    generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(generator.parameters(), lr=plan.learning_rate)
-    perceptual_loss = _perceptual_loss(recipe, options, device, dtype)
-    crops = PhotoCrops(options.photos, recipe.data.crop_px, plan.seed)
+    loss = _perceptual_loss(recipe, options, device, dtype)
+    learner = Learner(generator, loss, plan, device=device, dtype=dtype, world=world)
+    crops = PhotoCrops(
+        options.photos, recipe.data.crop_px, plan.seed, at_most=options.at_most_photos
+    )
     bad_photos = BadPhotoCount(len(crops.paths))
     photos_of_sheet = sheet_photos(options.eval_photos or options.photos, size_px=SHEET_PHOTO_PX)
 
-    step = 0
-    if checkpoint is None:
-        run.start(recipe, _facts(recipe, options, crops, device, dtype))
-    else:
-        step = checkpoint["step"]
-        generator.load_state_dict(checkpoint["generator"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        torch.set_rng_state(checkpoint["random_state"])
-        run.truncate_losses(step)
+    symptoms = Symptoms()
+    step, rollbacks, best = 0, 0, None
+    if checkpoint is not None:
+        step, rollbacks = checkpoint["step"], checkpoint["rollbacks"]
+        best = checkpoint["best"]
+        learner.load_state(checkpoint)
+    elif world.writes:
+        run.start(recipe, _facts(recipe, options, crops, device, dtype, world))
+    if world.rank > 0:  # noise drawn by a generator must differ between processes
+        torch.manual_seed(plan.seed + world.rank + step)
+
+    def photographs_from(step: int) -> Iterator[Batch]:
+        return iter(
+            batches(
+                crops,
+                first_step=step,
+                last_step=plan.steps,
+                batch_size=recipe.data.batch_size,
+                workers=options.workers,
+                world=world,
+            )
+        )
 
     def save() -> None:
-        run.save_checkpoint(
-            {
-                "step": step,
-                "generator": generator.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random_state": torch.get_rng_state(),
-            }
-        )
-        run.add_facts(
-            steps_done=step,
-            seconds=round(seconds_before + time.monotonic() - started, 1),
-            bad_photos=len(bad_photos.bad),
-        )
+        state = {**learner.state(), "step": step, "rollbacks": rollbacks, "best": best}
+        records.save_checkpoint(state, bad_photos=len(bad_photos.bad))
 
-    seconds_before = float(run.facts().get("seconds", 0.0))
-    started = time.monotonic()
-    loader = batches(
-        crops,
-        first_step=step,
-        last_step=plan.steps,
-        batch_size=recipe.data.batch_size,
-        workers=options.workers,
-    )
-    writer = SummaryWriter(str(run.tensorboard_path), purge_step=step)
-    progress = tqdm(total=plan.steps, initial=step, unit="step", desc=recipe.name, smoothing=0.05)
-    with _stop_between_steps() as stop_requested, writer, progress:
-        for batch in loader:
+    with (
+        Records(run, step, enabled=world.writes) as records,
+        _progress_bar(recipe, step, world) as progress,
+        stop_between_steps() as stop_requested,
+    ):
+        if checkpoint is None:
+            save()
+        stream = photographs_from(step)
+        while step < plan.steps:
+            batch = next(stream)
             bad_photos.add(batch)
-            photos = batch.pixels.to(device, non_blocking=True).float() / 255  # (N, 3, S, S)
-            photos = photos.contiguous(memory_format=torch.channels_last)
-            for group in optimizer.param_groups:
-                group["lr"] = plan.learning_rate_at(step)
-
-            targets = perceptual_loss.content_targets(photos)
-            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                stylized = generator(photos)
-            terms = perceptual_loss(stylized.float(), targets)
-            objective = terms.objective.mean()
-            optimizer.zero_grad(set_to_none=True)
-            objective.backward()  # type: ignore[no-untyped-call]
-            norm = clip_grad_norm_(generator.parameters(), plan.gradient_clip)
-            if not torch.isfinite(norm):
-                raise TrainingFailedError(
-                    f"step {step + 1}: the gradient is not finite; the checkpoint before it is "
-                    "kept. Lower optimization.learning_rate or set optimization.gradient_clip"
-                )
-            optimizer.step()
+            result = learner.step(batch.pixels, step)
+            if result is None:
+                step = _roll_back(run, learner, step, rollbacks)
+                rollbacks += 1
+                stream = photographs_from(step)
+                progress.n = step
+                continue
             step += 1
             progress.update()
+            last = step == plan.steps
 
-            if step % options.log_every == 0 or step == plan.steps:
-                losses = {
-                    "objective": objective.item(),
-                    "content": terms.content.mean().item(),
-                    "style": terms.style.mean().item(),
-                    "total_variation": terms.total_variation.mean().item(),
-                    "gradient_norm": norm.item(),
-                    "learning_rate": plan.learning_rate_at(step - 1),
-                }
-                run.append_losses({"step": step, **losses, "bad_photos": len(bad_photos.bad)})
-                for name, value in losses.items():
-                    writer.add_scalar(name, value, step)
+            if step % options.log_every == 0 or last:
+                losses = _losses(result, learner, world, step)
                 progress.set_postfix(objective=f"{losses['objective']:.3f}", refresh=False)
-            if step % options.sheet_every == 0 or step == plan.steps:
-                sheet = contact_sheet(generator, photos_of_sheet)
-                sheet.save(run.sheet_path(step), quality=90)
-            if stop_requested():
+                records.add_losses(
+                    step,
+                    losses,
+                    bad_photos=len(bad_photos.bad),
+                    seconds_left=records.seconds_left(step, plan.steps),
+                )
+                for sentence in symptoms.look(step, result.stylized):
+                    logger.warning("%s", sentence)
+            if (step % options.sheet_every == 0 or last) and world.writes:
+                validation = _look(learner, photos_of_sheet, records, step)
+                if best is None or validation < best:
+                    best = validation
+                    weights = learner.average.generator.state_dict()
+                    records.save_best(
+                        {"step": step, "validation": validation, "generator": weights}
+                    )
+            if world.any(flag=stop_requested(), device=device):
                 save()
                 raise KeyboardInterrupt
-            if step % options.checkpoint_every == 0 or step == plan.steps:
+            if step % options.checkpoint_every == 0 or last:
                 save()
+
+
+@contextmanager
+def _progress_bar(recipe: TrainingRecipe, step: int, world: World) -> Iterator[tqdm[NoReturn]]:
+    """A bar with the time left, which log lines do not break."""
+    bar = tqdm(
+        total=recipe.optimization.steps,
+        initial=step,
+        unit="step",
+        desc=recipe.name,
+        smoothing=0.05,
+        disable=not world.writes,
+    )
+    with logging_redirect_tqdm(), bar:
+        yield bar
+
+
+def _look(learner: Learner, photos: list[Image.Image], records: Records, step: int) -> float:
+    """Paint the evaluation photographs with the averaged weights; mean ln(objective) of them."""
+    generator = learner.average.generator
+    records.save_sheet(step, contact_sheet(generator, photos))
+    validation = mean_log_objective(generator, learner.loss, photos)
+    records.add_losses(step, {"validation": validation})
+    return validation
+
+
+def _losses(result: StepResult, learner: Learner, world: World, step: int) -> dict[str, float]:
+    terms = result.terms
+    means = {
+        "objective": terms.objective.mean(),
+        "content": terms.content.mean(),
+        "style": terms.style.mean(),
+        "total_variation": terms.total_variation.mean(),
+        "gradient_norm": result.gradient_norm,
+        **{f"content/{name}": value.mean() for name, value in terms.content_by_layer.items()},
+        **{f"style/{name}": value.mean() for name, value in terms.style_by_layer.items()},
+    }
+    of_all = world.mean(torch.stack([mean.detach().float() for mean in means.values()]))
+    losses = dict(zip(means, of_all.tolist(), strict=True))
+    return {**losses, "learning_rate": learner.learning_rate_at(step - 1)}
+
+
+def _roll_back(run: TrainingRun, learner: Learner, step: int, rollbacks: int) -> int:
+    """Go back to the last checkpoint with half the learning rate; give its step.
+
+    Raises:
+        TrainingFailedError: it has happened before.
+    """
+    if rollbacks:
+        raise TrainingFailedError(
+            f"step {step + 1}: the gradient is not finite, for the second time; the checkpoint "
+            "before it is kept. Lower optimization.learning_rate or set optimization.gradient_clip"
+        )
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        raise TrainingFailedError(f"step {step + 1}: the checkpoint to go back to is gone")
+    learner.load_state(checkpoint)
+    learner.learning_rate_factor /= 2  # the same again would end the same
+    logger.warning(
+        "step %d: the gradient is not finite; going back to step %d with half the learning rate",
+        step + 1,
+        checkpoint["step"],
+    )
+    return int(checkpoint["step"])
 
 
 def _untrained_or_warm(recipe: TrainingRecipe, init: str | None, zoo: Path) -> Generator:
@@ -203,7 +277,7 @@ def _perceptual_loss(
     dtype: torch.dtype,
 ) -> PerceptualLoss:
     network = load_loss_network(options.loss_network)
-    network.check_layers((*recipe.loss.content_layers, *recipe.loss.style_layers))
+    check_reachable(recipe.loss, network)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.convolutions.to(dtype)
     picture = load_picture(options.style_picture, recipe.style.size_px).to(device)
@@ -216,6 +290,7 @@ def _facts(
     crops: PhotoCrops,
     device: torch.device,
     dtype: torch.dtype,
+    world: World,
 ) -> dict[str, Any]:
     """What the recipe does not say about a run, for its card. Names no folder of this machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -227,31 +302,10 @@ def _facts(
         "photos": len(crops.paths),
         "loss_network": options.loss_network.name,
         "device": name,
+        "processes": world.size,
         "threads": torch.get_num_threads(),
         "precision": "bf16" if dtype is torch.bfloat16 else "fp32",
         "torch": str(torch.__version__),
         "steps_done": 0,
         "seconds": 0.0,
     }
-
-
-@contextmanager
-def _stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question that the loop asks after each whole step."""
-    stop = False
-
-    def request_stop(signum: int, frame: object) -> None:  # noqa: ARG001
-        nonlocal stop
-        if stop:
-            raise KeyboardInterrupt  # the second time the user means it
-        stop = True
-
-    try:
-        previous = {s: signal.signal(s, request_stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals do not arrive
-        previous = {}
-    try:
-        yield lambda: stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,4 +1,5 @@
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from skimage import data as skimage_data
 from model_zoo.cards import Manifest, ZooError
 from model_zoo.checkpoints import build_generator, load_generator
 from tests.trainer.conftest import RECIPE
+from trainer.averaging import WeightAverage
 from trainer.errors import TrainerError
 from trainer.export import PREVIEW_MAX_BYTES, ExportOptions, export
 from trainer.manifest_writer import write_manifest
@@ -36,8 +38,18 @@ def make_run(folder: Path, recipe_file: Path, seed: int = 0) -> Path:
     run.start(read_recipe(recipe_file), facts)
     torch.manual_seed(seed)
     generator = build_generator("johnson_half", {})
-    state = {"step": 6, "generator": generator.state_dict(), "optimizer": {}}
-    run.save_checkpoint(state | {"random_state": torch.get_rng_state()})
+    run.save_checkpoint(
+        {
+            "step": 6,
+            "generator": generator.state_dict(),
+            "average": WeightAverage(generator, 0.9).state(),
+            "optimizer": {},
+            "learning_rate_factor": 1.0,
+            "random_state": torch.get_rng_state(),
+            "rollbacks": 0,
+            "best": None,
+        }
+    )
     return folder
 
 
@@ -181,6 +193,28 @@ def test_when_a_file_of_the_run_was_changed_then_says_which(
         export(options)
 
     assert name in str(raised.value)
+
+
+def test_export_takes_the_best_generator_and_its_evaluation(options: ExportOptions) -> None:
+    run = TrainingRun(options.run)
+    best = build_generator("johnson_half", {})
+    run.save_best({"step": 4, "validation": 0.1, "generator": best.state_dict()})
+    summary = {"mean_gap": 0.25, "photographs": 8}
+    run.evaluation_path.write_text(json.dumps({"step": 4, "summary": summary}))
+
+    card = export(options)
+
+    served = load_generator(options.zoo / card.weights, "johnson_half", {})
+    torch.testing.assert_close(served.to_rgb.weight, best.to_rgb.weight, atol=1e-3, rtol=1e-2)
+    assert card.training["steps"] == 4
+    assert Manifest.read(options.zoo).card("bricks").quality == summary
+
+
+def test_export_leaves_out_an_evaluation_of_other_weights(options: ExportOptions) -> None:
+    text = json.dumps({"step": 5, "summary": {"mean_gap": 0.25}})
+    TrainingRun(options.run).evaluation_path.write_text(text)
+
+    assert export(options).quality == {}
 
 
 def test_when_something_is_wrong_with_the_input_then_says_what(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from trainer.loss_network import CAFFE, LossNetwork
 from trainer.losses import (
     LossWeights,
     PerceptualLoss,
+    check_reachable,
     content_loss,
     gram_matrix,
     style_loss,
@@ -149,7 +152,51 @@ def test_when_a_layer_is_out_of_reach_then_names_it() -> None:
     network = LossNetwork(vgg_tensors(), CAFFE)
 
     with pytest.raises(TrainerError, match=r"relu4_2.*relu1_1 to relu3_2"):
-        network.check_layers(["relu1_1", "relu4_2"])
+        check_reachable(replace(WEIGHTS, style_layers=("relu1_1", "relu4_2")), network)
+
+
+def test_when_a_layer_is_out_of_reach_then_the_nearest_recipe_that_runs_is_proposed() -> None:
+    """The authors' own recipe, on a network that ends earlier."""
+    authors = replace(
+        WEIGHTS,
+        content_layers=("relu4_2",),
+        style_layers=("relu1_2", "relu2_2", "relu3_2", "relu4_2"),
+        style_scales=(1.0,),
+    )
+    network = LossNetwork(vgg_tensors(), CAFFE)
+
+    with pytest.raises(TrainerError) as raised:
+        check_reachable(authors, network)
+
+    assert 'content_layers = ["relu3_2"]' in str(raised.value)
+    assert 'style_layers = ["relu1_2", "relu2_2", "relu3_2"]' in str(raised.value)
+    assert "style_scales = [1.0, 0.5]" in str(raised.value)
+    nearest = replace(authors, content_layers=("relu3_2",), style_layers=("relu1_2", "relu2_2"))
+    check_reachable(nearest, network)
+
+
+def test_absolute_losses_are_sums_of_mean_squared_errors_over_layers() -> None:
+    """As the sources have them: by hand from the activations, with pixels in 0..255."""
+    weights = replace(WEIGHTS, kind="absolute", style_scales=(1.0,))
+    network, picture = LossNetwork(vgg_tensors(), CAFFE), torch.rand(1, 3, 64, 64)
+    loss = PerceptualLoss(network, picture, weights)
+    photo, painted = torch.rand(2, 1, 3, 48, 48)
+
+    terms = loss(painted, loss.content_targets(photo))
+
+    layers = (*weights.content_layers, *weights.style_layers)
+    of = {n: network.activations(x, layers) for n, x in (("photo", photo), ("style", picture))}
+    mine = network.activations(painted, layers)
+    content = sum((mine[n] - of["photo"][n]).square().mean() for n in weights.content_layers)
+    style = sum(
+        (gram_matrix(mine[n]) - gram_matrix(of["style"][n])).square().mean()
+        for n in weights.style_layers
+    )
+    steps = [255 * painted.diff(dim=d).square().mean() for d in (2, 3)]
+    variation = sum(steps) * 255 * 3 * 48 * 48
+    torch.testing.assert_close(terms.content[0], content)
+    torch.testing.assert_close(terms.style[0], style)
+    torch.testing.assert_close(terms.total_variation[0], variation)
 
 
 def test_when_the_style_picture_is_too_small_for_a_scale_then_says_so() -> None:

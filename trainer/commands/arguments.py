@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+from trainer.errors import TrainerError
 
 ASSETS = Path("../shared/assets")
 """Where development keeps paintings and photographs; used only where it exists."""
@@ -29,6 +32,23 @@ def add_command(
 def asset(path: str) -> Path | None:
     """A file or folder of development's pictures, or None where there are none."""
     return ASSETS / path if (ASSETS / path).exists() else None
+
+
+def find_style_picture(
+    given: Path | None, recipe_file: Path, picture: str, paintings: Path
+) -> Path:
+    """The style picture: as given, or the recipe's, beside it or in the folder of paintings.
+
+    Raises:
+        TrainerError: the recipe is a preset and none is given.
+    """
+    if given is not None:
+        return given
+    if not picture:
+        raise TrainerError(f"{recipe_file.name} names no picture; give one with --style-picture")
+    beside = recipe_file.parent / picture
+    # Unlike Path.exists, this takes a name that no file could have.
+    return beside if os.path.exists(beside) else paintings / picture  # noqa: PTH110
 
 
 def positive(text: str) -> int:

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from model_zoo.cards import SHIPPED_ZOO
-from trainer.commands.arguments import ASSETS, add_command, asset, positive, processes
+from trainer.commands.arguments import (
+    ASSETS,
+    add_command,
+    asset,
+    find_style_picture,
+    positive,
+    processes,
+)
 from trainer.devices import keep_freed_memory
 from trainer.errors import TrainerError
-from trainer.recipe import read_recipe
+from trainer.recipe import find_recipe, recipe_path
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +37,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     command.set_defaults(command=run)
     add = command.add_argument
-    add("recipe", type=Path, metavar="RECIPE.toml", help="what to train, see trainer/recipes/")
+    add("recipe", metavar="RECIPE", help="a recipe's file, or a preset's name: default, ...")
     add("--photos", type=Path, required=True, metavar="DIR", help="content photographs")
     add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
     add("--out", type=Path, required=True, metavar="RUN", help="folder of this run")
@@ -83,13 +90,18 @@ def run(options: argparse.Namespace) -> None:
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = read_recipe(options.recipe)
+    recipe = find_recipe(options.recipe)
     train(
         recipe,
         TrainingOptions(
             photos=options.photos,
             loss_network=options.loss_network,
-            style_picture=_style_picture(options, recipe.style.picture),
+            style_picture=find_style_picture(
+                options.style_picture,
+                recipe_path(options.recipe),
+                recipe.style.picture,
+                options.paintings,
+            ),
             out=options.out,
             init=options.init,
             zoo=options.zoo,
@@ -103,12 +115,3 @@ def run(options: argparse.Namespace) -> None:
         ),
     )
     print(f"trained: export it with `python -m trainer export {options.out} --style-id ID`")
-
-
-def _style_picture(options: argparse.Namespace, picture: str) -> Path:
-    """The style picture: beside the recipe, or in the folder of paintings."""
-    if options.style_picture is not None:
-        return Path(options.style_picture)
-    beside = Path(options.recipe).parent / picture
-    # Unlike Path.exists, this takes a name that no file could have.
-    return beside if os.path.exists(beside) else Path(options.paintings) / picture  # noqa: PTH110

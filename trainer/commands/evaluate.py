@@ -1,0 +1,138 @@
+"""evaluate: figures of a run, or of a style of a zoo, on photographs that it has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.checkpoints import load_generator
+from trainer.commands.arguments import ASSETS, add_command, find_style_picture, positive, processes
+from trainer.devices import keep_freed_memory
+from trainer.errors import TrainerError
+from trainer.loss_network import load_loss_network
+from trainer.losses import PerceptualLoss, check_reachable
+from trainer.pictures import find_pictures, load_picture
+from trainer.recipe import RECIPES, TrainingRecipe, find_recipe
+from trainer.references import ReferenceCache
+from trainer.runs import TrainingRun
+from trainer.sheets import contact_sheet, named_photos
+
+if TYPE_CHECKING:
+    import argparse
+
+    from model_zoo.layers import Generator
+    from trainer.commands.arguments import Commands
+
+
+def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    command = add_command(
+        commands,
+        "evaluate",
+        "measure a run or a style",
+        "Measure a run, or a style of a zoo, on photographs that it was not trained with: gap to "
+        "L-BFGS (ln of the ratio of objectives; 0 is as good), checkerboard energy, border ratio, "
+        "clipped and flat shares, change with contrast. What L-BFGS reaches is kept for the next "
+        "time. `export` copies the figures of a run into its card.",
+    )
+    command.set_defaults(command=run)
+    add = command.add_argument
+    add("what", metavar="RUN|STYLE_ID", help="folder of a training run, or a style of --zoo")
+    add("--photos", type=Path, default=ASSETS / "photos/eval", metavar="DIR", help="held out")
+    add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
+    add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where STYLE_ID is")
+    add("--style-picture", type=Path, metavar="FILE", help="instead of the recipe's picture")
+    add(
+        "--paintings",
+        type=Path,
+        default=ASSETS / "paintings",
+        metavar="DIR",
+        help="where a recipe's picture is looked for",
+    )
+    add("--size-px", type=positive, default=256, metavar="PX", help="longer side of photographs")
+    add("--evaluations", type=positive, default=300, metavar="N", help="of L-BFGS, each photo")
+    add("--references", type=Path, default=Path("runs/references"), metavar="DIR", help="kept")
+    add("--json", type=Path, metavar="FILE", help="figures; default: evaluation.json of RUN")
+    add("--sheet", type=Path, metavar="FILE.jpg", help="contact sheet; default: in RUN")
+    add("--threads", type=processes, default=0, metavar="N", help="CPU threads; 0: all cores")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate, print a table, write figures and sheet."""
+    from tqdm import tqdm
+
+    from trainer.evaluate import evaluate  # takes tqdm, which only the extra installs
+
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    generator, recipe, recipe_file, step = _find(options)
+    picture = find_style_picture(
+        options.style_picture, recipe_file, recipe.style.picture, options.paintings
+    )
+    network = load_loss_network(options.loss_network)
+    check_reachable(recipe.loss, network)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss = PerceptualLoss(network, load_picture(picture, recipe.style.size_px), recipe.loss)
+    photos = named_photos(find_pictures(options.photos), size_px=options.size_px)
+    with tqdm(total=len(photos), unit="photo", desc=f"evaluate {options.what}") as progress:
+
+        def on_photo(name: str) -> None:
+            progress.set_postfix(photo=name, refresh=False)
+            progress.update()
+
+        evaluation = evaluate(
+            generator,
+            loss,
+            photos,
+            ReferenceCache(options.references, options.evaluations),
+            on_photo,
+        )
+    print(evaluation.as_table())
+    document = {
+        "what": recipe.name,
+        "step": step,
+        "size_px": options.size_px,
+        "evaluations": options.evaluations,
+        **evaluation.as_document(),
+    }
+    is_run = Path(options.what).is_dir()
+    figures = options.json or (TrainingRun(Path(options.what)).evaluation_path if is_run else None)
+    sheet = options.sheet or (Path(options.what) / "evaluation.jpg" if is_run else None)
+    try:
+        if figures is not None:
+            figures.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            print(f"figures: {figures}")
+        if sheet is not None:
+            contact_sheet(generator, [image for _, image in photos]).save(sheet, quality=90)
+            print(f"contact sheet: {sheet}")
+    except (OSError, ValueError) as error:  # ValueError: a name that Pillow knows no format for
+        raise TrainerError(f"the figures cannot be written: {error}") from error
+
+
+def _find(options: argparse.Namespace) -> tuple[Generator, TrainingRecipe, Path, int]:
+    """The generator, its recipe, the file of that and its steps."""
+    if Path(options.what).is_dir():
+        training = TrainingRun(Path(options.what))
+        generator, step = training.trained_generator()
+        recipe = training.recipe()
+        if not recipe.style.picture and options.style_picture is None:
+            raise TrainerError(
+                f"the recipe of {options.what} names no picture; give the one that it was trained "
+                f"with, {training.facts().get('style_picture')}, as --style-picture"
+            )
+        return generator, recipe, training.recipe_path, step
+    manifest = Manifest.read(options.zoo)
+    card = manifest.card(options.what)
+    recipe_file = RECIPES / card.recipe
+    if not card.recipe or not recipe_file.is_file():
+        raise TrainerError(
+            f"style {options.what!r} names no recipe of {RECIPES}, so its losses are not known; "
+            "evaluate the run that it came from"
+        )
+    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    return generator, find_recipe(str(recipe_file)), recipe_file, int(card.training.get("steps", 0))

@@ -1,0 +1,104 @@
+"""Learner: one step of learning, from photographs to better weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from trainer.averaging import WeightAverage
+
+if TYPE_CHECKING:
+    from model_zoo.layers import Generator
+    from trainer.distributed import World
+    from trainer.losses import LossTerms, PerceptualLoss
+    from trainer.recipe import Optimization
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step saw: terms (N,), the unclamped answers (N, 3, S, S), the gradient's norm."""
+
+    terms: LossTerms
+    stylized: Tensor
+    gradient_norm: Tensor
+
+
+class Learner:
+    """A generator, its optimizer and its average; :meth:`step` improves all three.
+
+    ``dtype`` is that of convolutions under autocast. Where several processes train, gradients are
+    averaged over them, so that all keep the same weights.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        loss: PerceptualLoss,
+        plan: Optimization,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        world: World | None = None,
+    ) -> None:
+        self.generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.loss = loss
+        self.plan = plan
+        self.device = device
+        self.dtype = dtype
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=plan.learning_rate)
+        self.average = WeightAverage(self.generator, plan.average_decay)
+        self.learning_rate_factor = 1.0
+        self._forward: torch.nn.Module = self.generator
+        if world is not None and world.size > 1:
+            self._forward = DistributedDataParallel(self.generator)
+
+    def learning_rate_at(self, number: int) -> float:
+        """Learning rate of step ``number``, counted from 0."""
+        return self.plan.learning_rate_at(number) * self.learning_rate_factor
+
+    def step(self, pixels: Tensor, number: int) -> StepResult | None:
+        """Learn from a batch, uint8 (N, 3, S, S), as step ``number``, counted from 0.
+
+        Returns:
+            None, and changes nothing, where the gradient is not finite.
+        """
+        photos = pixels.to(self.device, non_blocking=True).float() / 255
+        photos = photos.contiguous(memory_format=torch.channels_last)
+        targets = self.loss.content_targets(photos)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            stylized = self._forward(photos)
+        terms = self.loss(stylized.float(), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.objective.mean().backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(self.generator.parameters(), self.plan.gradient_clip)
+        if not math.isfinite(norm.item()):
+            return None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate_at(number)
+        self.optimizer.step()
+        self.average.update(self.generator)
+        return StepResult(terms, stylized.detach(), norm)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` takes, for a checkpoint."""
+        return {
+            "generator": self.generator.state_dict(),
+            "average": self.average.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "learning_rate_factor": self.learning_rate_factor,
+            "random_state": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier :meth:`state`, bit for bit."""
+        self.generator.load_state_dict(state["generator"])
+        self.average.load_state(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.learning_rate_factor = state["learning_rate_factor"]
+        torch.set_rng_state(state["random_state"])
