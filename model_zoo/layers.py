@@ -121,12 +121,13 @@ def conv_block(
 ) -> nn.Sequential:
     """Convolution, normalization, ReLU; no bias, since the normalization would remove it.
 
-    Without a normalization (None) the convolution has one.
+    Without a normalization (None) the convolution has one, and the ReLU leaks: nothing would bring
+    a channel back that is negative everywhere, and even patches of the picture died that way.
     """
     if normalization is None:
         return nn.Sequential(
             convolution(in_channels, out_channels, kernel, padding, stride=stride, bias=True),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.2, inplace=True),
         )
     return nn.Sequential(
         convolution(in_channels, out_channels, kernel, padding, stride=stride),

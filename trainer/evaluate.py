@@ -19,6 +19,7 @@ from trainer.pictures import as_seen, stylized_by, to_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
     from PIL import Image
     from torch import Tensor
 

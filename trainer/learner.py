@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from trainer.averaging import WeightAverage
+from trainer.droplets import DropletPenalty
 
 if TYPE_CHECKING:
     from model_zoo.layers import Generator
@@ -54,6 +55,8 @@ class Learner:
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=plan.learning_rate)
         self.average = WeightAverage(self.generator, plan.average_decay)
         self.learning_rate_factor = 1.0
+        # After the average has copied the generator: only the one that learns is watched.
+        self._droplets = DropletPenalty(self.generator) if plan.droplet_weight else None
         self._forward: torch.nn.Module = self.generator
         if world is not None and world.size > 1:
             self._forward = DistributedDataParallel(self.generator)
@@ -74,8 +77,11 @@ class Learner:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             stylized = self._forward(photos)
         terms = self.loss(stylized.float(), targets)
+        objective = terms.objective.mean()
+        if self._droplets is not None and (penalty := self._droplets.take()) is not None:
+            objective = objective + self.plan.droplet_weight * penalty
         self.optimizer.zero_grad(set_to_none=True)
-        terms.objective.mean().backward()  # type: ignore[no-untyped-call]
+        objective.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(self.generator.parameters(), self.plan.gradient_clip)
         if not math.isfinite(norm.item()):
             return None

@@ -66,6 +66,7 @@ class Optimization:
     ``cosine`` falls to zero at the last step; ``step`` multiplies by ``decay_factor`` after every
     ``decay_every`` steps; either rises linearly over the first ``warm_up_steps``. What is exported
     is the exponential moving average of the weights with ``average_decay`` a step; 0 for none.
+    ``droplet_weight`` weighs what keeps even patches and lenses away; see trainer.droplets.
     """
 
     steps: int
@@ -77,6 +78,7 @@ class Optimization:
     decay_every: int = 1
     gradient_clip: float = math.inf
     average_decay: float = 0.0
+    droplet_weight: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the step of this number, counted from 0."""
@@ -259,6 +261,7 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
     not_negative = {
         "optimization.seed": recipe.optimization.seed,
         "optimization.warm_up_steps": recipe.optimization.warm_up_steps,
+        "optimization.droplet_weight": recipe.optimization.droplet_weight,
         "loss.content_weight": recipe.loss.content_weight,
         "loss.style_weight": recipe.loss.style_weight,
         "loss.total_variation_weight": recipe.loss.total_variation_weight,

@@ -154,7 +154,7 @@ class Validation:
         """
         found: list[float] = []
         with statistics_of(generator, statistics), torch.inference_mode():
-            for batch in self.crops.split(self.batch_size):
+            for batch in torch.split(self.crops, self.batch_size):
                 painted = as_seen(generator(batch))
                 terms = self.loss(painted, self.loss.content_targets(batch))
                 found += terms.objective.tolist()

@@ -117,5 +117,15 @@ def run(options: argparse.Namespace) -> None:
         photos=find_pictures(options.figure_photos or options.eval_photos),
         validation_loss=validation.loss,
         style_picture_name=options.style_picture.stem,
+        command=_command(options),
     )
     print(f"{options.report / 'reproduction.md'}")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What was typed, with the names of files but not their folders."""
+    return (
+        f"python -m trainer reproduce --scale {options.scale} --photos {options.photos.name} "
+        f"--eval-photos {options.eval_photos.name} --loss-network {options.loss_network.name} "
+        f"--style-picture {options.style_picture.name}"
+    )
