@@ -119,7 +119,37 @@ def test_words_for_the_card_that_are_not_utf_8_are_exit_code_2(
     assert "is not UTF-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["train", "export", "loss-network"])
+def test_a_preset_needs_a_picture_and_trains_with_one(
+    command: list[str], recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command[1] = "default"
+    assert main(command) == 2
+    assert "default.toml names no picture; give one with --style-picture" in capsys.readouterr().err
+
+    picture = f"--style-picture={recipe_file.parent / 'style.png'}"
+    command[1] = "pytorch_examples"
+    assert main([*command, picture]) == 2
+    errors = capsys.readouterr().err
+    assert "does not reach layer 'relu3_3'" in errors
+    assert 'style_layers = ["relu1_2", "relu2_2", "relu3_2"]' in errors
+
+
+def test_a_name_that_is_neither_file_nor_preset_is_told_which_there_are(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command[1] = "johnson2015"
+
+    assert main(command) == 2
+
+    assert "there are default, johnson2016, pytorch_examples, texture_nets" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "export", "evaluate", "optimize", "reproduce", "import", "loss-network"],
+)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
