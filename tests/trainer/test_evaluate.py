@@ -123,6 +123,7 @@ def test_optimize_writes_picture_and_curve(
             )
             == 0
         )
-        assert max(Image.open(out).size) == 64
+        with Image.open(out) as preview:
+            assert max(preview.size) == 64
         objectives = json.loads(curve.read_text())
         assert objectives[-1] < objectives[0]
