@@ -28,6 +28,7 @@ mpl.use("Agg")  # no display
 CELL_PX = 256
 GAP_PX = 6
 CAPTION_PX = 18
+BY_HAND = "\n<!-- What follows is written by hand, and kept. -->\n"
 SIZES_PX = (512, 1080)
 """Those of the paper's figure 6."""
 
@@ -58,9 +59,10 @@ def write_report(
     _figure_5(columns, opened, validation_loss, images / "generators.jpg")
     _figure_2(columns, opened[0], images / "contrast.jpg")
     _figure_6(columns[-1], opened[0], images / "sizes.jpg")
-    (folder / "reproduction.md").write_text(
-        _document(results, scale_name, style_picture_name, command), encoding="utf-8"
-    )
+    page = folder / "reproduction.md"
+    by_hand = page.read_text(encoding="utf-8").partition(BY_HAND)[2] if page.exists() else "\n"
+    text = _document(results, scale_name, style_picture_name, command) + BY_HAND + by_hand
+    page.write_text(text, encoding="utf-8")
 
 
 def _plot(results: Sequence[RunResult], path: Path) -> None:
