@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> None:
         "evaluations": options.evaluations,
         **evaluation.as_document(),
     }
+    document["summary"] |= {"size_px": options.size_px, "evaluations": options.evaluations}
     is_run = Path(options.what).is_dir()
     figures = options.json or (TrainingRun(Path(options.what)).evaluation_path if is_run else None)
     sheet = options.sheet or (Path(options.what) / "evaluation.jpg" if is_run else None)
