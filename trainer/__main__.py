@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 COMMANDS = (train, export, evaluate, optimize, reproduce, import_, loss_network)
 
+EXTRAS = {"tqdm": "train", "tensorboard": "train", "matplotlib": "figures,train"}
+"""Which extra brings a package that only some commands need."""
+
 BAD_INPUT = 2  # what argparse exits with, too
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -37,6 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
     except (TrainerError, ZooError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(
+            f"error: this command needs {error.name}, which is not installed; "
+            f"pip install 'atelier[{EXTRAS[error.name]}]'",
+            file=sys.stderr,
+        )
         return BAD_INPUT
     except TrainingFailedError as error:
         print(f"error: {error}", file=sys.stderr)

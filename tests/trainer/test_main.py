@@ -1,5 +1,6 @@
 """The command line: exit code 2 and one clear line for whatever the user got wrong."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,38 +86,46 @@ def test_loss_network_checks_a_file(
     assert "is not a file" in capsys.readouterr().err
 
 
-def test_train_without_its_extra_says_what_to_install(
-    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+WITHOUT_EXTRAS = """
+import sys
+for name in ("tqdm", "tensorboard", "matplotlib", "onnx", "onnxruntime"):
+    sys.modules[name] = None
+from trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def without_extras(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_commands_that_need_an_extra_say_what_to_install(
+    command: list[str], loss_network_file: Path, photo_folder: Path
 ) -> None:
-    monkeypatch.delitem(sys.modules, "trainer.train", raising=False)
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-
-    assert main(command) == 2
-
-    assert "training needs tqdm" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "option", ["--workers=-1", "--workers=1000000", "--threads=-1", "--sheet-every=0"]
-)
-def test_a_number_out_of_range_is_exit_code_2(
-    command: list[str], capsys: pytest.CaptureFixture[str], option: str
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([*command, option])
-
-    assert stopped.value.code == 2
-    assert "must be" in capsys.readouterr().err
+    network = f"--loss-network={loss_network_file}"
+    folders = ["--photos", str(photo_folder), "--out", "unused"]
+    for arguments in (
+        command,
+        ["evaluate", "starry-night", network],
+        ["optimize", "default", "photo.jpg", network, "--out=a.png"],
+        ["reproduce", network, *folders],
+    ):
+        finished = without_extras(arguments)
+        assert finished.returncode == 2, finished.stderr
+        assert "is not installed; pip install 'atelier[train]'" in finished.stderr
+        assert finished.stderr.count("\n") == 1
 
 
-def test_words_for_the_card_that_are_not_utf_8_are_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["export", str(tmp_path), "--style-id=a", "--title=\udcff"])
+def test_commands_that_need_none_do_without(loss_network_file: Path) -> None:
+    finished = without_extras(["loss-network", str(loss_network_file)])
 
-    assert stopped.value.code == 2
-    assert "is not UTF-8" in capsys.readouterr().err
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_preset_needs_a_picture_and_trains_with_one(

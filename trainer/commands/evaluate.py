@@ -17,7 +17,6 @@ from trainer.loss_network import load_loss_network
 from trainer.losses import PerceptualLoss, check_reachable
 from trainer.pictures import find_pictures, load_picture
 from trainer.recipe import RECIPES, TrainingRecipe, find_recipe
-from trainer.references import ReferenceCache
 from trainer.runs import TrainingRun
 from trainer.sheets import contact_sheet, named_photos
 
@@ -63,9 +62,11 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, print a table, write figures and sheet."""
+    # Here, not above: both need the extra, which the other commands do without.
     from tqdm import tqdm
 
-    from trainer.evaluate import evaluate  # takes tqdm, which only the extra installs
+    from trainer.evaluate import evaluate
+    from trainer.references import ReferenceCache
 
     keep_freed_memory()
     if options.threads:

@@ -9,11 +9,9 @@ import torch
 
 from trainer.commands.arguments import ASSETS, add_command, processes
 from trainer.devices import choose_device, choose_dtype, keep_freed_memory
-from trainer.errors import TrainerError
 from trainer.loss_network import load_loss_network
 from trainer.losses import PerceptualLoss, check_reachable
 from trainer.pictures import find_pictures, load_picture
-from trainer.references import ReferenceCache
 
 if TYPE_CHECKING:
     import argparse
@@ -66,13 +64,11 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, then write the report."""
-    try:
-        from trainer import reproduce
-        from trainer.reproduction_report import write_report
-    except ModuleNotFoundError as error:
-        raise TrainerError(
-            f"this needs {error.name}, which is not installed; pip install 'atelier[train,figures]'"
-        ) from error
+    # Here, not above: these need the extras, which the other commands do without.
+    from trainer import reproduce
+    from trainer.references import ReferenceCache
+    from trainer.reproduction_report import write_report
+
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -18,7 +18,6 @@ from trainer.commands.arguments import (
     processes,
 )
 from trainer.devices import keep_freed_memory
-from trainer.errors import TrainerError
 from trainer.recipe import find_recipe, recipe_path
 
 if TYPE_CHECKING:
@@ -81,12 +80,8 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, and say what to do with the run."""
-    try:
-        from trainer.train import TrainingOptions, train  # the only command that needs the extra
-    except ModuleNotFoundError as error:
-        raise TrainerError(
-            f"training needs {error.name}, which is not installed; pip install 'atelier[train]'"
-        ) from error
+    from trainer.train import TrainingOptions, train  # needs the extra
+
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
