@@ -22,9 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.errors import TrainerError
+from trainer.loss_network import load_loss_network
+from trainer.pictures import load_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from trainer.loss_network import LossNetwork
 
@@ -209,6 +212,35 @@ class PerceptualLoss:
     @staticmethod
     def _grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: gram_matrix(activations) for name, activations in features.items()}
+
+
+def load_perceptual_loss(
+    weights: LossWeights,
+    loss_network: Path,
+    style_picture: Path,
+    size_px: int,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PerceptualLoss:
+    """The objective of a style, from files.
+
+    Args:
+        weights: of its terms.
+        loss_network: file of VGG weights.
+        style_picture: file of the painting.
+        size_px: longer side at which the painting is shown to the network.
+        device: where to compute.
+        dtype: of the network's convolutions.
+
+    Raises:
+        TrainerError: a file cannot be read, or the network lacks a layer.
+    """
+    network = load_loss_network(loss_network)
+    check_reachable(weights, network)
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.convolutions.to(dtype)
+    return PerceptualLoss(network, load_picture(style_picture, size_px).to(device), weights)
 
 
 def check_reachable(weights: LossWeights, network: LossNetwork) -> None:

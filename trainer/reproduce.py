@@ -23,7 +23,7 @@ from model_zoo.checkpoints import build_generator
 from trainer.batch_statistics import Statistics, statistics_of
 from trainer.errors import TrainerError
 from trainer.learner import Learner
-from trainer.losses import LossWeights, PerceptualLoss
+from trainer.losses import LossWeights
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
 from trainer.pictures import DECODE_ERRORS, as_seen, open_picture, to_tensor
 from trainer.recipe import Optimization
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_zoo.layers import Generator, Normalization
-    from trainer.loss_network import LossNetwork
+    from trainer.losses import PerceptualLoss
     from trainer.references import ReferenceCache
 
 GENERATORS = ("texture_net", "johnson")
@@ -134,13 +134,12 @@ class Validation:
     def __init__(
         self,
         crops: Tensor,
-        network: LossNetwork,
-        style_picture: Tensor,
+        loss: PerceptualLoss,
         batch_size: int,
         references: ReferenceCache,
     ) -> None:
         self.crops = crops
-        self.loss = PerceptualLoss(network, style_picture, LOSS)
+        self.loss = loss
         self.batch_size = batch_size
         self.references = [
             references.objective(crop[None], self.loss)

@@ -18,10 +18,8 @@ from trainer.devices import Precision, choose_device, choose_dtype
 from trainer.distributed import World, joined_world
 from trainer.errors import TrainerError, TrainingFailedError
 from trainer.learner import Learner, StepResult
-from trainer.loss_network import load_loss_network
-from trainer.losses import PerceptualLoss, check_reachable
+from trainer.losses import load_perceptual_loss
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
-from trainer.pictures import load_picture
 from trainer.records import Records
 from trainer.runs import TrainingRun
 from trainer.sheets import contact_sheet, sheet_photos
@@ -62,7 +60,6 @@ class TrainingOptions:
     checkpoint_every: int = 250
     log_every: int = 10
     workers: int = 0
-    at_most_photos: int | None = None
 
 
 def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
@@ -90,11 +87,16 @@ def _train(recipe: TrainingRecipe, options: TrainingOptions, world: World) -> No
     torch.manual_seed(plan.seed)
     init = options.init if checkpoint is None else None  # a checkpoint replaces it anyway
     generator = _untrained_or_warm(recipe, init, options.zoo)
-    loss = _perceptual_loss(recipe, options, device, dtype)
-    learner = Learner(generator, loss, plan, device=device, dtype=dtype, world=world)
-    crops = PhotoCrops(
-        options.photos, recipe.data.crop_px, plan.seed, at_most=options.at_most_photos
+    loss = load_perceptual_loss(
+        recipe.loss,
+        options.loss_network,
+        options.style_picture,
+        recipe.style.size_px,
+        device=device,
+        dtype=dtype,
     )
+    learner = Learner(generator, loss, plan, device=device, dtype=dtype, world=world)
+    crops = PhotoCrops(options.photos, recipe.data.crop_px, plan.seed)
     bad_photos = BadPhotoCount(len(crops.paths))
     photos_of_sheet = sheet_photos(options.eval_photos or options.photos, size_px=SHEET_PHOTO_PX)
 
@@ -268,20 +270,6 @@ def _checkpoint_to_resume(
             "resume with that one or give another --out"
         )
     return checkpoint
-
-
-def _perceptual_loss(
-    recipe: TrainingRecipe,
-    options: TrainingOptions,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> PerceptualLoss:
-    network = load_loss_network(options.loss_network)
-    check_reachable(recipe.loss, network)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.convolutions.to(dtype)
-    picture = load_picture(options.style_picture, recipe.style.size_px).to(device)
-    return PerceptualLoss(network, picture, recipe.loss)
 
 
 def _facts(

@@ -128,6 +128,29 @@ def test_commands_that_need_none_do_without(loss_network_file: Path) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.parametrize(
+    "option", ["--workers=-1", "--workers=1000000", "--threads=-1", "--sheet-every=0"]
+)
+def test_a_number_out_of_range_is_exit_code_2(
+    command: list[str], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, option])
+
+    assert stopped.value.code == 2
+    assert "must be" in capsys.readouterr().err
+
+
+def test_words_for_the_card_that_are_not_utf_8_are_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(tmp_path), "--style-id=a", "--title=\udcff"])
+
+    assert stopped.value.code == 2
+    assert "is not UTF-8" in capsys.readouterr().err
+
+
 def test_a_preset_needs_a_picture_and_trains_with_one(
     command: list[str], recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

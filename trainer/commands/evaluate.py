@@ -13,9 +13,8 @@ from model_zoo.checkpoints import load_generator
 from trainer.commands.arguments import ASSETS, add_command, find_style_picture, positive, processes
 from trainer.devices import keep_freed_memory
 from trainer.errors import TrainerError
-from trainer.loss_network import load_loss_network
-from trainer.losses import PerceptualLoss, check_reachable
-from trainer.pictures import find_pictures, load_picture
+from trainer.losses import load_perceptual_loss
+from trainer.pictures import find_pictures
 from trainer.recipe import RECIPES, TrainingRecipe, find_recipe
 from trainer.runs import TrainingRun
 from trainer.sheets import contact_sheet, named_photos
@@ -75,10 +74,7 @@ def run(options: argparse.Namespace) -> None:
     picture = find_style_picture(
         options.style_picture, recipe_file, recipe.style.picture, options.paintings
     )
-    network = load_loss_network(options.loss_network)
-    check_reachable(recipe.loss, network)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = PerceptualLoss(network, load_picture(picture, recipe.style.size_px), recipe.loss)
+    loss = load_perceptual_loss(recipe.loss, options.loss_network, picture, recipe.style.size_px)
     photos = named_photos(find_pictures(options.photos), size_px=options.size_px)
     with tqdm(total=len(photos), unit="photo", desc=f"evaluate {options.what}") as progress:
 

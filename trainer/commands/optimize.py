@@ -11,8 +11,7 @@ import torch
 from trainer.commands.arguments import ASSETS, add_command, find_style_picture, positive, processes
 from trainer.devices import choose_device, keep_freed_memory
 from trainer.errors import TrainerError
-from trainer.loss_network import load_loss_network
-from trainer.losses import PerceptualLoss, check_reachable
+from trainer.losses import load_perceptual_loss
 from trainer.pictures import load_picture, to_image
 from trainer.recipe import find_recipe, recipe_path
 
@@ -68,11 +67,9 @@ def run(options: argparse.Namespace) -> None:
     picture = find_style_picture(
         options.style_picture, recipe_path(options.recipe), recipe.style.picture, options.paintings
     )
-    network = load_loss_network(options.loss_network)
-    check_reachable(recipe.loss, network)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    style = load_picture(picture, recipe.style.size_px).to(device)
-    loss = PerceptualLoss(network, style, recipe.loss)
+    loss = load_perceptual_loss(
+        recipe.loss, options.loss_network, picture, recipe.style.size_px, device=device
+    )
     photo = load_picture(options.photo, options.size_px).to(device)
     found = optimize(
         photo,

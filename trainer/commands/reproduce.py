@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer.commands.arguments import ASSETS, add_command, processes
+from trainer.commands.arguments import ASSETS, add_command, positive, processes
 from trainer.devices import choose_device, choose_dtype, keep_freed_memory
-from trainer.loss_network import load_loss_network
-from trainer.losses import PerceptualLoss, check_reachable
-from trainer.pictures import find_pictures, load_picture
+from trainer.losses import load_perceptual_loss
+from trainer.pictures import find_pictures
 
 if TYPE_CHECKING:
     import argparse
@@ -56,7 +55,13 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     add("--out", type=Path, default=Path("runs/reproduction"), metavar="DIR", help="of the runs")
     add("--report", type=Path, default=Path("docs"), metavar="DIR", help="of reproduction.md")
-    add("--evaluations", type=int, default=300, metavar="N", help="of L-BFGS for each photograph")
+    add(
+        "--evaluations",
+        type=positive,
+        default=300,
+        metavar="N",
+        help="of L-BFGS for each photograph",
+    )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add("--workers", type=processes, default=0, metavar="N", help="processes that decode")
     add("--threads", type=processes, default=0, metavar="N", help="CPU threads; 0: all cores")
@@ -75,22 +80,16 @@ def run(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     dtype = choose_dtype("auto", device)
     scale = reproduce.SCALES[options.scale]
-    style_picture = load_picture(options.style_picture, scale.style_px).to(device)
-    network = load_loss_network(options.loss_network)
-    check_reachable(reproduce.LOSS, network)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    files = (options.loss_network, options.style_picture, scale.style_px)
+    exact = load_perceptual_loss(reproduce.LOSS, *files, device=device)
+    loss = load_perceptual_loss(reproduce.LOSS, *files, device=device, dtype=dtype)
     options.out.mkdir(parents=True, exist_ok=True)
     validation = reproduce.Validation(
         reproduce.validation_crops(find_pictures(options.eval_photos), scale.crop_px).to(device),
-        network,
-        style_picture,
+        exact,
         scale.batch_size,
         ReferenceCache(options.out / "references", options.evaluations),
     )
-    fast_network = load_loss_network(options.loss_network).to(device)
-    fast_network = fast_network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fast_network.convolutions.to(dtype)
-    loss = PerceptualLoss(fast_network, style_picture, reproduce.LOSS)
     results = [
         result
         for experiment in reproduce.EXPERIMENTS
