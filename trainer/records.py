@@ -59,6 +59,11 @@ class Records:
         for name, value in losses.items():
             self._writer.add_scalar(name, value, step)
 
+    def go_back(self, step: int) -> None:
+        """Drop the losses of steps after ``step``, which will come again."""
+        if self._writer is not None:
+            self._run.truncate_losses(step)
+
     def save_sheet(self, step: int, sheet: Image.Image) -> None:
         """Write a contact sheet, and half its size to TensorBoard, which keeps every one."""
         if self._writer is None:

@@ -142,6 +142,7 @@ def _train(recipe: TrainingRecipe, options: TrainingOptions, world: World) -> No
             if result is None:
                 step = _roll_back(run, learner, step, rollbacks)
                 rollbacks += 1
+                records.go_back(step)
                 stream = photographs_from(step)
                 progress.n = step
                 continue

@@ -208,6 +208,7 @@ def test_when_a_gradient_is_not_finite_once_then_goes_back_and_on_more_slowly(
 
     assert numbers == [0, 1, 2, 3, 4, 3, 4, 5]  # the checkpoint is that of step 3
     assert "going back to step 3" in caplog.text
+    assert [line["step"] for line in loss_lines(options.out)] == [1, 2, 3, 4, 5, 6]
     checkpoint = TrainingRun(options.out).load_checkpoint()
     assert checkpoint is not None
     assert (checkpoint["step"], checkpoint["rollbacks"]) == (6, 1)

@@ -9,6 +9,7 @@ import torch
 
 from trainer.commands.arguments import ASSETS, add_command, positive, processes
 from trainer.devices import choose_device, choose_dtype, keep_freed_memory
+from trainer.errors import TrainerError
 from trainer.losses import load_perceptual_loss
 from trainer.pictures import find_pictures
 
@@ -83,7 +84,10 @@ def run(options: argparse.Namespace) -> None:
     files = (options.loss_network, options.style_picture, scale.style_px)
     exact = load_perceptual_loss(reproduce.LOSS, *files, device=device)
     loss = load_perceptual_loss(reproduce.LOSS, *files, device=device, dtype=dtype)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainerError(f"--out {options.out} cannot be written: {error.strerror}") from error
     validation = reproduce.Validation(
         reproduce.validation_crops(find_pictures(options.eval_photos), scale.crop_px).to(device),
         exact,
