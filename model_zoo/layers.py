@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Normalization = Literal["instance", "batch"]
 Padding = Literal["reflect", "replicate", "zero", "circular"]
@@ -30,6 +30,9 @@ class Generator(nn.Module):
     """Heights and widths that :meth:`paint` gets are multiples of this many px."""
     minimum_side: int = 1
     """Heights and widths that :meth:`paint` gets are at least this many px."""
+    reach_px: int
+    """How far from a pixel of the answer those pixels lie that it depends on, but for statistics:
+    convolutions look no further. Set by subclasses, a multiple of ``stride``."""
     noise_channels: int = 0
     """Channels of noise z drawn from a seed; 0 where the answer depends on the photograph alone."""
 
@@ -58,13 +61,22 @@ class InstanceNorm(nn.InstanceNorm2d):
     Affine and without running statistics, so training and inference compute the same
     (Ulyanov, Vedaldi, Lempitsky 2016, section 2). Half precision would lose the small variances
     of flat pictures, hence fp32 whatever the dtype of ``x``.
+
+    ``statistics``, where set, gives mean and variance in place of the picture's own, each (C,):
+    so a tile is painted as the part of its picture that it is (``model_zoo.tiling``).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5, affine=True, track_running_stats=False)
+        self.statistics: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+        if self.statistics is None:
+            return super().forward(x.float()).to(x.dtype)
+        mean, variance = self.statistics(x.float())
+        gain = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * gain
+        return (x.float() * gain.view(-1, 1, 1) + shift.view(-1, 1, 1)).to(x.dtype)
 
 
 def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
@@ -176,6 +188,9 @@ class Grain(nn.Module):
     Scaled so, an answer under instance normalization still does not depend on the contrast, and
     fixed, it is the same each time. Two tiles of unlike periods lie over each other, so that large
     even areas show no repetition. (N, C, H, W) -> (N, C, H, W).
+
+    ``place``, where set, says that all photographs are tiles of one: row and column of their first
+    pixel in it, and its standard deviation, each a tensor of one number.
     """
 
     _PERIODS_PX = (251, 311)
@@ -183,6 +198,7 @@ class Grain(nn.Module):
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
+        self.place: tuple[Tensor, Tensor, Tensor] | None = None
         rng = torch.Generator().manual_seed(0)
         for number, period in enumerate(self._PERIODS_PX):
             tile = torch.randn(period, period, generator=rng) / math.sqrt(len(self._PERIODS_PX))
@@ -191,10 +207,15 @@ class Grain(nn.Module):
     def forward(self, photos: Tensor) -> Tensor:
         height, width = photos.shape[-2:]
         rows, columns = (torch.arange(n, device=photos.device) for n in (height, width))
+        if self.place is None:
+            contrast = contrast_of(photos)
+        else:
+            top, left, contrast = self.place
+            rows, columns = rows + top, columns + left
         noise = photos.new_zeros(height, width)
         for tile in self.buffers():
             noise = noise + tile[rows[:, None] % len(tile), columns % len(tile)]
-        return photos + self.strength * contrast_of(photos).view(-1, 1, 1, 1) * noise
+        return photos + self.strength * contrast.view(-1, 1, 1, 1) * noise
 
 
 def contrast_of(photos: Tensor) -> Tensor:

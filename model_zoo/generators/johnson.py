@@ -7,6 +7,7 @@ convolution, reflection padding, linear output instead of a scaled tanh, which d
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -107,6 +108,11 @@ class ResidualGenerator(Generator):
             raise ValueError(f"grain {grain} must be between 0 and 1")
         if last_kernel < 1 or last_kernel % 2 == 0:
             raise ValueError(f"last_kernel {last_kernel} must be odd")
+        # First and last convolution, the strided ones, two a block at a quarter of the size, and
+        # those of the decoder with the pixels that nearest upsampling repeats.
+        self.reach_px = 4 * math.ceil(
+            (first_kernel // 2 + 3 + 8 * residual_blocks + 4 + 2 + 3 + last_kernel // 2) / 4
+        )
         self.grain = Grain(grain) if grain else nn.Identity()
         full, half, quarter = channels
         self.encoder = nn.Sequential(

@@ -67,6 +67,9 @@ class TextureNet(Generator):
         self.noise_channels = noise_channels
         self.stride = max(ratios)
         self.minimum_side = 2 * max(ratios)  # a 1 x 1 map under instance normalization is all 0
+        # At every scale two convolutions of 3x3 in its branch and two behind its join; the sum of
+        # scales is below twice the coarsest, as are the pixels that upsampling repeats.
+        self.reach_px = 2 * (2 + 2 + 1) * max(ratios)
         inputs = 3 + noise_channels
         self.branches = nn.ModuleList(
             scale_block(inputs, channels, normalization, padding) for _ in ratios

@@ -1,0 +1,84 @@
+"""Runtimes: what computes a generator's forward pass. One seam, so that any may be replaced."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from model_zoo.layers import Generator
+    from model_zoo.tiling import WholeStatistics
+
+RuntimeName = Literal["auto", "torch", "openvino"]
+
+
+class RuntimeUnavailableError(Exception):
+    """The runtime asked for is not installed, or cannot use the device."""
+
+
+class Painter(Protocol):
+    """One generator, ready to paint. Pixels are uint8 (N, H, W, 3) whose sides suit the network.
+
+    Both calls give the paintings, as the pixels, and of each whether all its numbers were finite,
+    bool (N,). What they give belongs to the caller.
+    """
+
+    def paint(
+        self, pixels: NDArray[np.uint8], seeds: Sequence[int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Paint whole pictures."""
+
+    def paint_tile(
+        self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Paint a part of a picture, whose first pixel is at row ``top`` and column ``left``."""
+
+    def release_memory(self) -> None:
+        """Give back what is held only to make the next pass of the same size faster."""
+
+
+class Runtime(Protocol):
+    """Makes painters on one device."""
+
+    @property
+    def name(self) -> str:
+        """Name of the runtime, for the log."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where generators compute."""
+
+    def load(self, generator: Generator) -> Painter:
+        """Make ``generator`` ready; it is in evaluation mode and from then on the painter's."""
+
+
+def create_runtime(name: RuntimeName, device: torch.device, threads: int | None) -> Runtime:
+    """Give the runtime called ``name``; ``auto`` takes OpenVINO on a CPU where it is installed.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed, or not for ``device``.
+    """
+    installed = importlib.util.find_spec("openvino") is not None
+    if name == "auto":
+        name = "openvino" if installed and device.type == "cpu" else "torch"
+    if name == "torch":
+        from service.runtimes.torch_runtime import TorchRuntime
+
+        return TorchRuntime(device, threads)
+    if not installed:
+        raise RuntimeUnavailableError(
+            "the runtime openvino is not installed: pip install 'atelier[cpu]', or take torch"
+        )
+    if device.type != "cpu":
+        raise RuntimeUnavailableError(
+            f"the runtime openvino runs on the CPU, not on {device.type}; take torch"
+        )
+    from service.runtimes.openvino_runtime import OpenVinoRuntime
+
+    return OpenVinoRuntime(threads)

@@ -1,0 +1,119 @@
+"""OpenVINO: the fastest on CPUs (docs/decisions/0007 has ONNX Runtime beside it)."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+# It comes with a package that reports its use to its maker. Where that cannot be imported,
+# OpenVINO does without; None here is Python's way to say so.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import properties  # noqa: E402
+
+from model_zoo.tiling import statistics_size  # noqa: E402
+from service.runtimes.passes import TilePass, WholePass  # noqa: E402
+from service.runtimes.torch_runtime import TorchPainter  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from model_zoo.layers import Generator
+    from model_zoo.tiling import WholeStatistics
+    from service.runtimes import Painter
+
+_ANY = -1
+
+
+class OpenVinoRuntime:
+    """Runs every generator without noise; those with go to torch, whose random numbers they are.
+
+    Args:
+        threads: inside one pass; None: all cores.
+    """
+
+    name = "openvino"
+    device = torch.device("cpu")
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._core = openvino.Core()
+        self._threads = threads or torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+
+    def load(self, generator: Generator) -> Painter:
+        """Trace and compile ``generator``."""
+        if generator.noise_channels:
+            return TorchPainter(generator, self.device, half=False)
+        return OpenVinoPainter(generator, self._compile)
+
+    def _compile(self, module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
+        """Compile ``module`` for pixels of any number and size."""
+        shapes = [openvino.PartialShape([_ANY, _ANY, _ANY, 3])]
+        shapes += [openvino.PartialShape(list(tensor.shape)) for tensor in example[1:]]
+        with warnings.catch_warnings():
+            # Of traced branches: the passes have none that depends on the picture.
+            warnings.simplefilter("ignore")
+            graph = openvino.convert_model(module, example_input=example, input=shapes)
+        return self._core.compile_model(
+            graph,
+            "CPU",
+            {
+                properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
+                properties.hint.inference_precision: openvino.Type.f32,
+                properties.inference_num_threads: self._threads,
+                properties.hint.enable_cpu_pinning: False,  # replicas may share the machine
+            },
+        )
+
+
+class OpenVinoPainter:
+    """One generator; see :class:`service.runtimes.Painter`. The pass for tiles is made on demand."""
+
+    def __init__(self, generator: Generator, compile_pass: Any) -> None:
+        self._generator = generator
+        self._compile_pass = compile_pass
+        self._whole = compile_pass(WholePass(generator).eval(), (self._example(),))
+        self._tile: Any = None
+
+    def paint(
+        self,
+        pixels: NDArray[np.uint8],
+        seeds: Sequence[int],  # noqa: ARG002
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return _run(self._whole, pixels)
+
+    def paint_tile(
+        self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        if self._tile is None:
+            size = statistics_size(self._generator)
+            at = torch.zeros((), dtype=torch.int64)
+            statistics = (torch.ones(1), torch.ones(size))
+            module = TilePass(self._generator).eval()
+            self._tile = self._compile_pass(module, (self._example(), at, at, *statistics))
+        at = (np.asarray(top, np.int64), np.asarray(left, np.int64))
+        return _run(self._tile, pixels, *at, whole.contrast.numpy(), whole.norms.numpy())
+
+    def release_memory(self) -> None:
+        for compiled in (self._whole, self._tile):
+            if compiled is not None:
+                compiled.release_memory()
+
+    def _example(self) -> torch.Tensor:
+        """Pixels to trace with; sides unlike each other, or one could be taken for the other."""
+        side = self._generator.minimum_side
+        shape = (2, side, side + self._generator.stride, 3)
+        return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def _run(compiled: Any, *inputs: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    painted, finite = compiled(list(inputs), share_inputs=True).to_tuple()
+    # Copied, since OpenVINO writes the next answer into the same memory.
+    return painted.copy(), finite.astype(np.bool_)

@@ -1,0 +1,61 @@
+"""The forward passes as modules over uint8 pixels: what runtimes run, trace and compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from model_zoo.tiling import WholeStatistics, as_part_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_zoo.layers import Generator
+
+
+class WholePass(nn.Module):
+    """Paints whole pictures, uint8 (N, H, W, 3) -> the same and whether each is finite, (N,).
+
+    ``dtype`` is that in which photographs reach the generator.
+    """
+
+    def __init__(self, generator: Generator, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.generator = generator
+        self.dtype = dtype
+
+    def forward(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        return to_pixels(self.generator.paint(to_photos(pixels).to(self.dtype), seeds))
+
+
+class TilePass(nn.Module):
+    """Paints tiles of one picture by its statistics.
+
+    Besides the pixels it takes row and column of the first, int64 (), and contrast, (1,), and
+    norms of the picture (:class:`model_zoo.tiling.WholeStatistics`).
+    """
+
+    def __init__(self, generator: Generator, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.generator = generator
+        self.dtype = dtype
+
+    def forward(
+        self, pixels: Tensor, top: Tensor, left: Tensor, contrast: Tensor, norms: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        with as_part_of(self.generator, WholeStatistics(contrast, norms), top, left):
+            return to_pixels(self.generator.paint(to_photos(pixels).to(self.dtype), None))
+
+
+def to_photos(pixels: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> [0, 1], (N, 3, H, W)."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def to_pixels(painted: Tensor) -> tuple[Tensor, Tensor]:
+    """Unclamped (N, 3, H, W) -> uint8 (N, H, W, 3), and whether each is finite, (N,)."""
+    finite = painted.isfinite().flatten(1).all(1)
+    pixels = painted.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous(), finite
