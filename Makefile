@@ -58,7 +58,7 @@ clean: ## remove .venv, caches and build leftovers (keeps runs/)
 # The stamps are written last, so that an install that was interrupted is done again.
 $(RUNTIME): pyproject.toml constraints.txt
 	@$(make-venv)
-	$(RUN) -m pip install -c constraints.txt -e .
+	$(RUN) -m pip install -c constraints.txt -e '.[cpu]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt

@@ -120,7 +120,7 @@ def build_engines(manifest: Manifest, card: StyleCard, threads: int) -> dict[str
     generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
 
     def paint_with_stylizer(photos: NDArray[np.uint8]) -> object:
-        return stylizer.stylize([StyleJob(card, photo) for photo in photos])
+        return stylizer.run([StyleJob(card, photo) for photo in photos])
 
     @torch.inference_mode()
     def paint_eagerly(photos: NDArray[np.uint8]) -> object:

@@ -76,7 +76,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         mean, variance = self.statistics(x.float())
         gain = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * gain
-        return (x.float() * gain.view(-1, 1, 1) + shift.view(-1, 1, 1)).to(x.dtype)
+        return torch.addcmul(shift.view(-1, 1, 1), x.float(), gain.view(-1, 1, 1)).to(x.dtype)
 
 
 def normalization_layer(kind: Normalization, channels: int) -> nn.Module:

@@ -9,7 +9,7 @@ edges are of another size (docs/decisions/0008 has the comparison).
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_zoo.layers import Generator
+
+
+class _AllMeasured(Exception):  # noqa: N818  # no error: the rest of the pass is not needed
+    """Every normalization has given its statistics."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,21 +55,25 @@ def measure_whole(generator: Generator, patches: Tensor, contrast: Tensor) -> Wh
     def of_all_patches(x: Tensor, number: int) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         measured[number] = torch.cat((mean, variance))
+        if len(measured) == len(layers):
+            raise _AllMeasured
         return mean, variance
 
     layers = _instance_norms(generator)
+    if not layers:
+        return WholeStatistics(contrast, patches.new_zeros(0))
     origin = torch.zeros((), dtype=torch.int64, device=patches.device)
     try:
         for number, layer in enumerate(layers):
             layer.statistics = partial(of_all_patches, number=number)
-        with _at(generator, origin, origin, contrast):
+        with _at(generator, origin, origin, contrast), suppress(_AllMeasured):
             generator.paint(patches, None)
     finally:
         for layer in layers:
             layer.statistics = None
     # In the order of modules, which need not be that in which they ran.
     in_order = [measured[number] for number in range(len(layers))]
-    return WholeStatistics(contrast, torch.cat(in_order) if in_order else patches.new_zeros(0))
+    return WholeStatistics(contrast, torch.cat(in_order))
 
 
 @contextmanager

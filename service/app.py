@@ -62,13 +62,19 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         raise ZooError(f"{settings.zoo / 'manifest.toml'}: holds no style; export one first")
     manifest.verify()
     previews = _read_previews(manifest)
-    engine = stylizer or Stylizer(manifest, device=settings.device, threads=settings.model_threads)
+    engine = stylizer or Stylizer(
+        manifest,
+        device=settings.device,
+        runtime=settings.runtime,
+        threads=settings.model_threads,
+        memory_budget_bytes=settings.memory_budget_mib * 2**20,
+    )
     metrics = Metrics()
     gate = AdmissionGate(settings.max_in_flight)
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
     batcher = Batcher(
-        engine.stylize,
+        engine.run,
         key=lambda job: job.batch_key,
         cost=lambda job: job.pixel_count,
         max_jobs=settings.max_batch_jobs,
@@ -77,12 +83,13 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         on_batch=metrics.observe_batch,
     )
     pipeline = StylizePipeline(
-        manifest, settings, gate=gate, batcher=batcher, codec_pool=codec_pool
+        manifest, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
     )
     lifecycle = Lifecycle(
         manifest,
         settings,
         engine=engine,
+        gate=gate,
         batcher=batcher,
         codec_pool=codec_pool,
         model_pool=model_pool,

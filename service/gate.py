@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ class AdmissionGate:
         self.max_in_flight = max_in_flight
         self.in_flight = 0
         self._mean_duration_s = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def check(self) -> None:
         """Refuse when full, without taking a place.
@@ -49,12 +52,19 @@ class AdmissionGate:
         """
         self.check()
         self.in_flight += 1
+        self._idle.clear()
         started = time.perf_counter()
         try:
             yield
             self._remember(time.perf_counter() - started)
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
 
     @property
     def retry_after_s(self) -> int:

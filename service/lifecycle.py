@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.errors import NotReadyError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from model_zoo.cards import Manifest
     from service.batcher import Batcher
+    from service.gate import AdmissionGate
+    from service.jobs import Job
     from service.settings import Settings
-    from service.stylizer import StyleEngine, StyleJob
+    from service.stylizer import StyleEngine
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +35,15 @@ class Lifecycle:
         settings: Settings,
         *,
         engine: StyleEngine,
-        batcher: Batcher[StyleJob, NDArray[np.uint8]],
+        gate: AdmissionGate,
+        batcher: Batcher[Job, Any],
         codec_pool: Executor,
         model_pool: Executor,
     ) -> None:
         self._manifest = manifest
         self._settings = settings
         self._engine = engine
+        self._gate = gate
         self._batcher = batcher
         self._codec_pool = codec_pool
         self._model_pool = model_pool
@@ -63,6 +64,8 @@ class Lifecycle:
         """Finish what was taken on, then let the threads go."""
         self.drain()
         await self.settle()
+        # First: those in flight have more jobs to come, and their answers to be encoded.
+        await self._gate.wait_until_idle()
         await self._batcher.aclose()
         self._model_pool.shutdown()
         self._codec_pool.shutdown(cancel_futures=True)
@@ -123,6 +126,7 @@ class Lifecycle:
             self._state = "ready"
         fields = {
             "device": self._engine.device,
+            "runtime": self._engine.runtime,
             "styles": len(cards),
             "warm_up_s": round(time.perf_counter() - started, 2),
         }

@@ -6,17 +6,19 @@ import asyncio
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from model_zoo.cards import Manifest, StyleCard, UnknownStyleError
 from service.errors import (
     DeadlineError,
+    DeviceOutOfMemoryError,
     StyleNotFoundError,
     UnsupportedMediaTypeError,
 )
 from service.formats import FORMATS, ImageFormat, choose_format, detect_format
 from service.images import Photo, blend, decode_image, encode_image, transfer_colors
-from service.stylizer import StyleJob
+from service.jobs import Job, StyleJob
+from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from service.batcher import Batched, Batcher
     from service.gate import AdmissionGate
     from service.settings import Settings
+    from service.stylizer import StyleEngine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,12 +105,14 @@ class StylizePipeline:
         settings: Settings,
         *,
         gate: AdmissionGate,
-        batcher: Batcher[StyleJob, NDArray[np.uint8]],
+        engine: StyleEngine,
+        batcher: Batcher[Job, Any],
         codec_pool: Executor,
     ) -> None:
         self.manifest = manifest
         self.gate = gate
         self._settings = settings
+        self._engine = engine
         self._batcher = batcher
         self._codec_pool = codec_pool
 
@@ -144,10 +149,24 @@ class StylizePipeline:
         )
 
     async def _paint(self, job: StyleJob, request: StyleRequest) -> NDArray[np.uint8]:
-        batched: Batched[NDArray[np.uint8]] = await self._batcher.submit(job, request.deadline.at_s)
-        request.stages_s["queue"] = batched.queue_s
-        request.stages_s["stylize"] = batched.run_s
-        return batched.result
+        """Paint whole what fits the device's memory, or turns out to; the rest in tiles."""
+
+        async def submit(part: Job) -> Any:
+            batched: Batched[Any] = await self._batcher.submit(part, request.deadline.at_s)
+            for stage, seconds in (("queue", batched.queue_s), ("stylize", batched.run_s)):
+                request.stages_s[stage] = request.stages_s.get(stage, 0.0) + seconds
+            return batched.result
+
+        layout = self._engine.layout(job.card)
+        if layout is None or self._engine.fits(job):
+            try:
+                painted: NDArray[np.uint8] = await submit(job)
+            except DeviceOutOfMemoryError:
+                if layout is None:
+                    raise
+            else:
+                return painted
+        return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=self._on_codec_pool)
 
     async def _on_codec_pool(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where generators run; auto takes CUDA where there is one"
     )
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="what computes; auto takes OpenVINO on a CPU if installed"
+    )
     model_threads: int = Field(
         default_factory=available_cores,
         ge=1,
@@ -61,6 +64,11 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         description="pictures decoded or encoded at once; all available cores by default",
+    )
+    memory_budget_mib: int = Field(
+        default=2048,
+        ge=256,
+        description="memory for passes; a picture that needs more is painted in tiles",
     )
     warm_up_side_px: int = Field(
         default=256,
@@ -86,7 +94,8 @@ class Settings(BaseSettings):
     max_side_px: int = Field(
         default=4096,
         ge=1,
-        description="largest max_side a request may ask; bounds memory of one pass",
+        le=16384,
+        description="largest max_side a request may ask; bounds its time and memory",
     )
     default_quality: int = Field(
         default=90, ge=1, le=100, description="JPEG and WebP quality where a request does not say"

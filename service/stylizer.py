@@ -1,16 +1,19 @@
-"""Stylizer: the resident generators on one device. The only module that knows torch."""
+"""Stylizer: the resident generators on one device. Runs jobs; how is its runtime's affair."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from model_zoo.checkpoints import load_generator
 from service.errors import DeviceOutOfMemoryError, StylizationError
+from service.jobs import Job, MeasureJob, StyleJob, TileJob
+from service.runtimes import RuntimeName, RuntimeUnavailableError, create_runtime
+from service.runtimes.residents import Residents
+from service.tiles import TileLayout, pad_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,42 +21,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_zoo.cards import Manifest, StyleCard
-    from model_zoo.layers import Generator
+    from service.runtimes import Painter
 
 logger = logging.getLogger(__name__)
 
+# Other requests wait no longer than for one tile; larger ones would waste less on their margins.
+_TILE_SIDE_PX = 1280
+# Bounds how long others wait for the statistics; a picture of so many pixels still has its own.
+_MAX_SAMPLE_PX = 2048 * 2048
+_MEMORY_FAULTS = ("can't allocate memory", "cannot allocate memory", "bad alloc", "bad_alloc")
+
 
 class DeviceUnavailableError(Exception):
-    """This machine has no device of the kind asked for."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StyleJob:
-    """One picture to paint: ``pixels`` is uint8 (H, W, 3), sRGB."""
-
-    card: StyleCard
-    pixels: NDArray[np.uint8]
-    seed: int = 0
-
-    @property
-    def batch_key(self) -> tuple[str, int, int]:
-        """Jobs of equal key fit one tensor and one generator."""
-        height, width, _ = self.pixels.shape
-        return self.card.style_id, height, width
-
-    @property
-    def pixel_count(self) -> int:
-        """H times W."""
-        _, height, width = self.batch_key
-        return height * width
+    """This machine has no device of the kind asked for, or no runtime for it."""
 
 
 class StyleEngine(Protocol):
-    """What the pipeline asks of a runtime; one thread calls it, never two at once."""
+    """What the pipeline asks of an engine; ``run`` is called by one thread, never twice at once."""
 
     @property
     def device(self) -> str:
         """Name of the device, for the log."""
+
+    @property
+    def runtime(self) -> str:
+        """Name of what computes on it, for the log."""
 
     @property
     def styles_loaded(self) -> int:
@@ -62,101 +54,170 @@ class StyleEngine(Protocol):
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint once in every style, so that no request pays for first-call set-up."""
 
-    def stylize(self, jobs: Sequence[StyleJob]) -> list[NDArray[np.uint8] | StylizationError]:
-        """Paint jobs of one batch key; a picture that failed is its error, in its place."""
+    def fits(self, job: StyleJob) -> bool:
+        """Whether ``job`` may be run whole."""
+
+    def layout(self, card: StyleCard) -> TileLayout | None:
+        """How to cut what does not fit; None where the style cannot be painted in tiles."""
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run jobs of one batch key; one that failed is its error, in its place."""
 
     def device_memory_bytes(self) -> int:
         """Memory held on the device; 0 where that is the process's own."""
 
 
 class Stylizer:
-    """Holds every generator of a zoo on one device, in float32.
+    """Holds every generator of a zoo on one device.
 
     Args:
         manifest: the styles to load.
         device: ``auto``, ``cpu`` or ``cuda``; ``auto`` takes CUDA where there is one.
-        threads: threads inside one forward pass on a CPU; None leaves torch's choice.
+        runtime: what computes; ``auto`` takes the fastest that is installed.
+        threads: threads inside one forward pass on a CPU; None leaves the runtime's choice.
+        memory_budget_bytes: what passes may hold; pictures that need more are painted in tiles.
 
     Raises:
-        DeviceUnavailableError: ``cuda`` is asked for and not to be had.
+        DeviceUnavailableError: device or runtime are asked for and not to be had.
         ZooError: a weights file cannot be loaded.
     """
 
     def __init__(
-        self, manifest: Manifest, *, device: str = "auto", threads: int | None = None
+        self,
+        manifest: Manifest,
+        *,
+        device: str = "auto",
+        runtime: RuntimeName = "auto",
+        threads: int | None = None,
+        memory_budget_bytes: int = 2 * 2**30,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceUnavailableError("torch finds no CUDA device it can use on this machine")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        self._device = torch.device(device)
-        self._generators: dict[str, Generator] = {
-            card.style_id: load_generator(
-                manifest.weights_path(card), card.generator, card.arguments
-            ).to(self._device)
-            for card in manifest
-        }
+        try:
+            self._runtime = create_runtime(runtime, torch.device(device), threads)
+        except RuntimeUnavailableError as error:
+            raise DeviceUnavailableError(str(error)) from error
+        self._budget_bytes = memory_budget_bytes
+        self._painters = Residents(
+            {
+                card.style_id: self._runtime.load(
+                    load_generator(manifest.weights_path(card), card.generator, card.arguments)
+                )
+                for card in manifest
+            },
+            memory_budget_bytes,
+        )
 
     @property
     def device(self) -> str:
         """``cpu``, or ``cuda``."""
-        return self._device.type
+        return self._runtime.device.type
+
+    @property
+    def runtime(self) -> str:
+        """``openvino``, or ``torch``."""
+        return self._runtime.name
 
     @property
     def styles_loaded(self) -> int:
         """How many generators are resident."""
-        return len(self._generators)
+        return len(self._painters)
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint a grey square of ``side_px`` in every style of ``cards``."""
         grey = np.full((side_px, side_px, 3), 128, np.uint8)
         for card in cards:
-            self.stylize([StyleJob(card, grey)])
+            self.run([StyleJob(card, grey)])
 
-    def stylize(self, jobs: Sequence[StyleJob]) -> list[NDArray[np.uint8] | StylizationError]:
-        """Paint jobs that share a batch key in one forward pass.
+    def fits(self, job: StyleJob) -> bool:
+        """Whether the pass over ``job`` keeps to the memory budget."""
+        needed_bytes = job.pixel_count * self._painters[job.card.style_id].bytes_to_paint
+        return needed_bytes <= self._budget_bytes
+
+    def layout(self, card: StyleCard) -> TileLayout | None:
+        """How to cut pictures that do not fit; None for generators with noise.
+
+        Their noise is drawn for the whole picture at once.
+        """
+        painter = self._painters[card.style_id]
+        generator = painter.generator
+        if generator.noise_channels:
+            return None
+        most_px = self._budget_bytes / painter.bytes_to_paint
+        stride, margin_px = generator.stride, generator.reach_px
+        side_px = min(_TILE_SIDE_PX, int(most_px**0.5))
+        # Less would be mostly margin.
+        side_px = max(side_px, 4 * margin_px, generator.minimum_side)
+        sample_px = min(_MAX_SAMPLE_PX, int(self._budget_bytes / painter.bytes_to_measure))
+        return TileLayout(
+            side_px=side_px + -side_px % stride,
+            margin_px=margin_px,
+            sample_px=sample_px,
+            stride=stride,
+            minimum_side=generator.minimum_side,
+        )
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Run jobs that share a batch key in one forward pass.
 
         Returns:
-            One uint8 (H, W, 3) array a job, in order, or the error of that one job.
+            The answer to each job, in order, or the error of that one job.
 
         Raises:
             DeviceOutOfMemoryError: the batch does not fit the device.
         """
         try:
-            return self._forward(jobs)
-        except torch.OutOfMemoryError:
+            return self._run(jobs)
+        except (torch.OutOfMemoryError, MemoryError):
             pass
         except RuntimeError as error:
-            # The CPU allocator has no exception of its own.
-            if "can't allocate memory" not in str(error):
+            # The CPU's allocators have no exception of their own.
+            if not any(fault in str(error).lower() for fault in _MEMORY_FAULTS):
                 raise
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        _, height, width = jobs[0].batch_key
+        self._painters.release_all()
+        megapixels = sum(job.pixel_count for job in jobs) / 1e6
         raise DeviceOutOfMemoryError(
-            f"a picture of {width}x{height} does not fit the device's free memory; "
+            f"a pass over {megapixels:.1f} MP does not fit the device's free memory; "
             "ask for a smaller max_side"
         )
 
     def device_memory_bytes(self) -> int:
         """Bytes that torch holds on the GPU; 0 on a CPU."""
-        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
+        device = self._runtime.device
+        return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
-    @torch.inference_mode()
-    def _forward(self, jobs: Sequence[StyleJob]) -> list[NDArray[np.uint8] | StylizationError]:
-        generator = self._generators[jobs[0].card.style_id]
-        pixels = torch.from_numpy(np.stack([job.pixels for job in jobs]))  # (N, H, W, 3)
-        photos = pixels.to(self._device).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, H, W)
-        painted = generator(photos, [job.seed for job in jobs])
-        finite = painted.isfinite().flatten(1).all(1).tolist()
-        painted = painted.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-        arrays = painted.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # (N, H, W, 3)
-        return [
-            array if is_finite else StylizationError("the generator gave numbers out of range")
-            for array, is_finite in zip(arrays, finite, strict=True)
-        ]
+    def _run(self, jobs: Sequence[Job]) -> list[Any]:
+        first = jobs[0]
+        painter = self._painters[first.card.style_id]
+        pixel_count = sum(job.pixel_count for job in jobs)
+        if isinstance(first, MeasureJob):
+            # Takes nothing that it keeps, so that all that others keep has to go.
+            self._painters.release_all()
+            return [painter.measure(first.patches, first.contrast)]
+        self._painters.make_room(first.card.style_id, pixel_count * painter.bytes_to_paint)
+        if isinstance(first, TileJob):
+            pixels = np.ascontiguousarray(first.pixels)[None]
+            return _check(*painter.paint_tile(pixels, first.whole, first.top, first.left))
+        return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)])
+
+
+def _paint_whole(
+    painter: Painter, jobs: Sequence[StyleJob]
+) -> list[NDArray[np.uint8] | StylizationError]:
+    generator = painter.generator
+    height, width, _ = jobs[0].pixels.shape
+    padded = [pad_pixels(job.pixels, generator.stride, generator.minimum_side) for job in jobs]
+    pixels = np.stack(padded) if len(padded) > 1 else np.ascontiguousarray(padded[0])[None]
+    painted, finite = painter.paint(pixels, [job.seed for job in jobs])
+    return _check(painted[:, :height, :width], finite)
+
+
+def _check(
+    painted: NDArray[np.uint8], finite: NDArray[np.bool_]
+) -> list[NDArray[np.uint8] | StylizationError]:
+    return [
+        array if is_finite else StylizationError("the generator gave numbers out of range")
+        for array, is_finite in zip(painted, finite, strict=True)
+    ]

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from model_zoo.cards import StyleCard
-    from service.stylizer import StyleJob
+    from service.jobs import Job
+    from service.tiles import TileLayout
 
 TINY_STYLES = ("ink", "wash")
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
@@ -115,6 +116,7 @@ class StubEngine:
     batches: list[int]
     fault: Exception | None = None
     device: str = "cpu"
+    runtime: str = "stub"
     styles_loaded: int = len(TINY_STYLES)
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
@@ -122,7 +124,13 @@ class StubEngine:
         assert side_px
         self._work()
 
-    def stylize(self, jobs: Sequence[StyleJob]) -> list[Any]:
+    def fits(self, job: Job) -> bool:  # noqa: ARG002
+        return True
+
+    def layout(self, card: StyleCard) -> TileLayout | None:  # noqa: ARG002
+        return None
+
+    def run(self, jobs: Sequence[Any]) -> list[Any]:
         self.batches.append(len(jobs))
         self._work()
         return [np.full_like(job.pixels, 7) for job in jobs]

@@ -30,12 +30,15 @@ def fast(
     padding: Padding = "reflect",
     grain: float = 0.1,
 ) -> Generator:
-    """8/48 channels, 5 residual blocks at a quarter of the size."""
+    """16/32/96 channels, 5 residual blocks at an eighth of the size: 0.89 M parameters.
+
+    The twelfth part of the time of ``johnson`` in eager torch, and less.
+    """
     return FastGenerator(
-        encoder=(8, 48),
+        encoder=(16, 32, 96),
         residual_blocks=5,
-        decoder=(24, 12),
-        skip=False,
+        decoder=(32, 24, 12),
+        skip=True,
         normalization=normalization,
         padding=padding,
         grain=grain,

@@ -25,14 +25,29 @@ class RuntimeUnavailableError(Exception):
 class Painter(Protocol):
     """One generator, ready to paint. Pixels are uint8 (N, H, W, 3) whose sides suit the network.
 
-    Both calls give the paintings, as the pixels, and of each whether all its numbers were finite,
-    bool (N,). What they give belongs to the caller.
+    Both ways to paint give the paintings, as the pixels, and of each whether all its numbers were
+    finite, bool (N,). What they give belongs to the caller.
     """
+
+    @property
+    def generator(self) -> Generator:
+        """What it paints with; its own."""
+
+    @property
+    def bytes_to_paint(self) -> float:
+        """Memory that a pass takes at most, a pixel of what is painted."""
+
+    @property
+    def bytes_to_measure(self) -> float:
+        """Memory that :meth:`measure` takes at most, a pixel of the patches."""
 
     def paint(
         self, pixels: NDArray[np.uint8], seeds: Sequence[int]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Paint whole pictures."""
+
+    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
+        """Take the statistics of a picture from patches of it."""
 
     def paint_tile(
         self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int

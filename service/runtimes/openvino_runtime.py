@@ -17,6 +17,7 @@ import openvino  # noqa: E402
 from openvino import properties  # noqa: E402
 
 from model_zoo.tiling import statistics_size  # noqa: E402
+from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
 from service.runtimes.passes import TilePass, WholePass  # noqa: E402
 from service.runtimes.torch_runtime import TorchPainter  # noqa: E402
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from service.runtimes import Painter
 
 _ANY = -1
+# Largest maps held at once: 2.1 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
+_MAPS_AT_ONCE = 3.1
 
 
 class OpenVinoRuntime:
@@ -74,10 +77,17 @@ class OpenVinoRuntime:
 
 
 class OpenVinoPainter:
-    """One generator; see :class:`service.runtimes.Painter`. The pass for tiles is made on demand."""
+    """One generator; see :class:`service.runtimes.Painter`.
+
+    The pass for tiles is made when it is first needed. Statistics are taken by torch: once a
+    picture, of a sample.
+    """
 
     def __init__(self, generator: Generator, compile_pass: Any) -> None:
-        self._generator = generator
+        self.generator = generator
+        self.bytes_to_paint = bytes_to_paint(generator, _MAPS_AT_ONCE)
+        self.bytes_to_measure = bytes_to_measure(generator)
+        self._in_torch = TorchPainter(generator, torch.device("cpu"), half=False)
         self._compile_pass = compile_pass
         self._whole = compile_pass(WholePass(generator).eval(), (self._example(),))
         self._tile: Any = None
@@ -89,17 +99,20 @@ class OpenVinoPainter:
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return _run(self._whole, pixels)
 
+    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
+        return self._in_torch.measure(pixels, contrast)
+
     def paint_tile(
         self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if self._tile is None:
-            size = statistics_size(self._generator)
+            size = statistics_size(self.generator)
             at = torch.zeros((), dtype=torch.int64)
             statistics = (torch.ones(1), torch.ones(size))
-            module = TilePass(self._generator).eval()
+            module = TilePass(self.generator).eval()
             self._tile = self._compile_pass(module, (self._example(), at, at, *statistics))
-        at = (np.asarray(top, np.int64), np.asarray(left, np.int64))
-        return _run(self._tile, pixels, *at, whole.contrast.numpy(), whole.norms.numpy())
+        place = (np.asarray(top, np.int64), np.asarray(left, np.int64))
+        return _run(self._tile, pixels, *place, whole.contrast.numpy(), whole.norms.numpy())
 
     def release_memory(self) -> None:
         for compiled in (self._whole, self._tile):
@@ -108,8 +121,8 @@ class OpenVinoPainter:
 
     def _example(self) -> torch.Tensor:
         """Pixels to trace with; sides unlike each other, or one could be taken for the other."""
-        side = self._generator.minimum_side
-        shape = (2, side, side + self._generator.stride, 3)
+        side = self.generator.minimum_side
+        shape = (2, side, side + self.generator.stride, 3)
         return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 

@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 
 
 class WholePass(nn.Module):
-    """Paints whole pictures, uint8 (N, H, W, 3) -> the same and whether each is finite, (N,).
+    """Paints whole pictures, uint8 (N, H, W, 3) -> the same and whether each is finite, (N,)."""
 
-    ``dtype`` is that in which photographs reach the generator.
-    """
-
-    def __init__(self, generator: Generator, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        self.dtype = dtype
 
     def forward(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        return to_pixels(self.generator.paint(to_photos(pixels).to(self.dtype), seeds))
+        return to_pixels(self.generator.paint(to_photos(pixels), seeds))
 
 
 class TilePass(nn.Module):
@@ -37,16 +33,15 @@ class TilePass(nn.Module):
     norms of the picture (:class:`model_zoo.tiling.WholeStatistics`).
     """
 
-    def __init__(self, generator: Generator, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        self.dtype = dtype
 
     def forward(
         self, pixels: Tensor, top: Tensor, left: Tensor, contrast: Tensor, norms: Tensor
     ) -> tuple[Tensor, Tensor]:
         with as_part_of(self.generator, WholeStatistics(contrast, norms), top, left):
-            return to_pixels(self.generator.paint(to_photos(pixels).to(self.dtype), None))
+            return to_pixels(self.generator.paint(to_photos(pixels), None))
 
 
 def to_photos(pixels: Tensor) -> Tensor:

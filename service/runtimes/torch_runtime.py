@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import nn
 
-from service.runtimes.passes import TilePass, WholePass
+from model_zoo.tiling import measure_whole
+from service.runtimes.memory import bytes_to_measure, bytes_to_paint
+from service.runtimes.passes import TilePass, WholePass, to_photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+
+
+MIN_HALF_PSNR_DB = 40.0
+"""How near to fp32 a painting must be for its generator to run in bf16."""
+
+_TRIAL_SIDE_PX = 96
+_TRIAL_MARGIN_DB = 2.0  # noise is a little easier than photographs
 
 
 class TorchRuntime:
@@ -25,7 +33,8 @@ class TorchRuntime:
     Args:
         device: where.
         threads: inside one pass on a CPU; None leaves torch's choice.
-        half: whether convolutions are in bf16; None: on CUDA. Normalizations are in fp32 always.
+        half: whether convolutions are in bf16 where the painting stays near; None: on CUDA.
+            Normalizations are in fp32 always.
     """
 
     name = "torch"
@@ -53,25 +62,32 @@ class TorchPainter:
     """One generator on one device; see :class:`service.runtimes.Painter`."""
 
     def __init__(self, generator: Generator, device: torch.device, *, half: bool) -> None:
+        self.generator = generator
+        self.bytes_to_paint = bytes_to_paint(generator)
+        self.bytes_to_measure = bytes_to_measure(generator)
         generator = generator.to(device)
-        dtype = torch.float32
-        if half:
-            dtype = torch.bfloat16
-            for module in generator.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.to(dtype)
         if device.type == "cuda":
             generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-        self._whole = WholePass(generator, dtype).eval()
-        self._tile = TilePass(generator, dtype).eval()
+        self._whole = WholePass(generator).eval()
+        self._tile = TilePass(generator).eval()
+        self._half = False
+        self._half = half and self._is_near_in_half()
 
     @torch.inference_mode()
     def paint(
         self, pixels: NDArray[np.uint8], seeds: Sequence[int]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        painted, finite = self._whole(self._upload(pixels), seeds)
+        with self._autocast():
+            painted, finite = self._whole(self._upload(pixels), seeds)
         return painted.cpu().numpy(), finite.cpu().numpy()
+
+    @torch.inference_mode()
+    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
+        photos = to_photos(self._upload(pixels))
+        of_whole = torch.full((1,), contrast, device=self._device)
+        with self._autocast():
+            return measure_whole(self.generator, photos, of_whole)
 
     @torch.inference_mode()
     def paint_tile(
@@ -79,15 +95,34 @@ class TorchPainter:
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         at = (torch.tensor(number, device=self._device) for number in (top, left))
         statistics = (whole.contrast.to(self._device), whole.norms.to(self._device))
-        painted, finite = self._tile(self._upload(pixels), *at, *statistics)
+        with self._autocast():
+            painted, finite = self._tile(self._upload(pixels), *at, *statistics)
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     def release_memory(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._half)
+
+    def _is_near_in_half(self) -> bool:
+        """Whether a painting in bf16 is within ``MIN_HALF_PSNR_DB`` of that in fp32.
+
+        Some generators amplify what is lost: texture_net's coarsest maps are a few pixels large.
+        """
+        side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
+        side += -side % self.generator.stride
+        pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+        exact, _ = self.paint(pixels, [0])
+        self._half = True
+        near, _ = self.paint(pixels, [0])
+        error = np.square(near.astype(np.float64) - exact).mean()
+        return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))
+
     def _upload(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        host = torch.from_numpy(pixels)
+        # Copied where it is read-only, as decoded photographs are: torch has no such tensors.
+        host = torch.from_numpy(np.require(pixels, requirements=("C", "W")))
         if self._device.type == "cuda":
             # Pinned memory is copied while the CPU goes on.
             return host.pin_memory().to(self._device, non_blocking=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from model_zoo.cards import Manifest, ZooError
+from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
+from model_zoo.checkpoints import load_generator
 from service.errors import DeviceOutOfMemoryError, StylizationError
-from service.stylizer import StyleJob, Stylizer
+from service.jobs import Job, MeasureJob, StyleJob, TileJob
+from service.stylizer import DeviceUnavailableError, Stylizer
+from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,15 +23,23 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from model_zoo.cards import StyleCard
+
 
 @pytest.fixture(scope="module")
 def manifest(tiny_zoo: Path) -> Manifest:
     return Manifest.read(tiny_zoo)
 
 
-@pytest.fixture(scope="module")
-def stylizer(manifest: Manifest) -> Stylizer:
-    return Stylizer(manifest, device="cpu", threads=2)
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def stylizer(manifest: Manifest, request: pytest.FixtureRequest) -> Stylizer:
+    return Stylizer(manifest, device="cpu", runtime=request.param, threads=2)
+
+
+@pytest.fixture
+def torch_stylizer(manifest: Manifest) -> Stylizer:
+    """One whose painters a test may spoil."""
+    return Stylizer(manifest, device="cpu", runtime="torch", threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -38,71 +51,72 @@ def jobs(manifest: Manifest, photograph: Callable[..., Image.Image]) -> list[Sty
     ]
 
 
-def test_stylize_gives_uint8_of_the_same_size(stylizer: Stylizer, manifest: Manifest) -> None:
+def test_run_gives_uint8_of_the_same_size(stylizer: Stylizer, manifest: Manifest) -> None:
     for width, height in ((64, 48), (33, 17), (1, 1)):
         pixels = np.zeros((height, width, 3), np.uint8)
-        (painted,) = stylizer.stylize([StyleJob(manifest.cards[0], pixels)])
-        assert isinstance(painted, np.ndarray)
+        (painted,) = stylizer.run([StyleJob(manifest.cards[0], pixels)])
         assert painted.shape == pixels.shape
         assert painted.dtype == np.uint8
 
 
-def test_stylize_when_batched_then_equals_each_alone(
-    stylizer: Stylizer, jobs: list[StyleJob]
-) -> None:
+def test_run_when_batched_then_equals_each_alone(stylizer: Stylizer, jobs: list[StyleJob]) -> None:
     """Instance normalization takes its statistics from each picture alone."""
-    together = np.asarray(stylizer.stylize(jobs), int)
-    alone = np.asarray([stylizer.stylize([job])[0] for job in jobs], int)
+    together = np.asarray(stylizer.run(jobs), int)
+    alone = np.asarray([stylizer.run([job])[0] for job in jobs], int)
     assert np.abs(together - alone).max() <= 1
     assert not np.array_equal(alone[0], alone[1])
 
 
-def test_stylize_when_repeated_then_gives_the_same_pixels(
+def test_run_when_repeated_then_gives_the_same_pixels(
     stylizer: Stylizer, jobs: list[StyleJob]
 ) -> None:
-    first, second = stylizer.stylize(jobs), stylizer.stylize(jobs)
+    first, second = stylizer.run(jobs), stylizer.run(jobs)
     assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def test_stylize_equals_the_generator_called_directly(
-    stylizer: Stylizer, jobs: list[StyleJob]
+def test_run_equals_the_generator_called_directly(
+    stylizer: Stylizer, manifest: Manifest, photograph: Callable[..., Image.Image]
 ) -> None:
-    generator = stylizer._generators[jobs[0].card.style_id]
-    with torch.inference_mode():
-        photo = torch.from_numpy(jobs[0].pixels.copy()).permute(2, 0, 1)[None] / 255
-        expected = (generator(photo).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
-    assert np.abs(np.asarray(stylizer.stylize(jobs[:1])[0], int) - expected).max() <= 1
+    card = manifest.cards[1]
+    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    for size in ((80, 64), (77, 51), (9, 200)):
+        pixels = np.asarray(photograph(*size))
+        with torch.inference_mode():
+            photo = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+            expected = (generator(photo).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
+        (painted,) = stylizer.run([StyleJob(card, pixels)])
+        assert np.abs(painted.astype(int) - expected).max() <= 1
 
 
-def test_stylize_gives_each_picture_its_own_seed(manifest: Manifest, jobs: list[StyleJob]) -> None:
-    stylizer = Stylizer(manifest, device="cpu")
+def test_run_gives_each_picture_its_own_seed(
+    torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[object] = []
 
-    def remember_seeds(photos: torch.Tensor, seeds: object) -> torch.Tensor:
+    def remember_seeds(pixels: np.ndarray, seeds: object) -> tuple[np.ndarray, np.ndarray]:
         given.append(seeds)
-        return photos
+        return pixels, np.ones(len(pixels), bool)
 
-    stylizer._generators["ink"].forward = remember_seeds  # type: ignore[assignment]
+    monkeypatch.setattr(torch_stylizer._painters["ink"], "paint", remember_seeds)
     seeded = [StyleJob(job.card, job.pixels, seed) for seed, job in enumerate(jobs, 5)]
-    painted = stylizer.stylize(seeded)
+    painted = torch_stylizer.run(seeded)
     assert given == [[5, 6, 7]]
     assert np.array_equal(np.asarray(painted), np.asarray([job.pixels for job in jobs]))
 
 
-def test_stylize_when_a_style_breaks_then_that_picture_is_an_error(
-    manifest: Manifest, jobs: list[StyleJob]
+def test_run_when_a_style_breaks_then_that_picture_is_an_error(
+    torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stylizer = Stylizer(manifest, device="cpu")
-    generator = stylizer._generators["ink"]
-    forward = generator.forward
+    generator = torch_stylizer._painters["ink"].generator
+    paint = generator.paint
 
-    def spoil_the_second(photos: torch.Tensor, _seeds: object) -> torch.Tensor:
-        painted = forward(photos)
+    def spoil_the_second(photos: torch.Tensor, seeds: Any) -> torch.Tensor:
+        painted = paint(photos, seeds)
         painted[1, 0, 0, 0] = torch.nan
         return painted
 
-    generator.forward = spoil_the_second  # type: ignore[assignment]
-    first, second, third = stylizer.stylize(jobs)
+    monkeypatch.setattr(generator, "paint", spoil_the_second)
+    first, second, third = torch_stylizer.run(jobs)
     assert isinstance(second, StylizationError)
     assert isinstance(first, np.ndarray)
     assert isinstance(third, np.ndarray)
@@ -113,19 +127,135 @@ def test_stylize_when_a_style_breaks_then_that_picture_is_an_error(
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("Exception from src/plugins/intel_cpu: std::bad_alloc"),
+        MemoryError(),
     ],
 )
-def test_stylize_when_memory_runs_out_then_says_so(
-    fault: RuntimeError, manifest: Manifest, jobs: list[StyleJob]
+def test_run_when_memory_runs_out_then_says_so_and_gives_back_what_is_held(
+    fault: Exception,
+    torch_stylizer: Stylizer,
+    manifest: Manifest,
+    jobs: list[StyleJob],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stylizer = Stylizer(manifest, device="cpu")
-
-    def fail(_photos: object, _seeds: object) -> torch.Tensor:
+    def fail(_pixels: object, _seeds: object) -> object:
         raise fault
 
-    stylizer._generators["ink"].forward = fail  # type: ignore[assignment]
-    with pytest.raises(DeviceOutOfMemoryError, match=r"80x64 .* smaller max_side"):
-        stylizer.stylize(jobs)
+    released = []
+    ink, wash = (torch_stylizer._painters[card.style_id] for card in manifest)
+    monkeypatch.setattr(wash, "release_memory", lambda: released.append("wash"))
+    torch_stylizer.run([StyleJob(manifest.cards[1], jobs[0].pixels)])
+    monkeypatch.setattr(ink, "paint", fail)
+    with pytest.raises(DeviceOutOfMemoryError, match=r"0\.0 MP .* smaller max_side"):
+        torch_stylizer.run(jobs)
+    assert released == ["wash"]
+
+
+def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(
+    torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_pixels: object, _seeds: object) -> object:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(torch_stylizer._painters["ink"], "paint", fail)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        torch_stylizer.run(jobs)
+
+
+def test_fits_follows_the_budget(manifest: Manifest) -> None:
+    stylizer = Stylizer(manifest, device="cpu", threads=1, memory_budget_bytes=100 * 2**20)
+    card = manifest.cards[0]
+    most_px = 100 * 2**20 / stylizer._painters[card.style_id].bytes_to_paint
+    side = int(most_px**0.5)
+    assert stylizer.fits(StyleJob(card, np.zeros((side, side, 3), np.uint8)))
+    assert not stylizer.fits(StyleJob(card, np.zeros((side + 2, side, 3), np.uint8)))
+    layout = stylizer.layout(card)
+    assert layout is not None
+    assert layout.side_px <= side + layout.stride
+
+
+def test_layout_is_none_for_generators_with_noise(
+    manifest: Manifest, torch_stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_stylizer._painters["ink"].generator, "noise_channels", 3)
+    assert torch_stylizer.layout(manifest.cards[0]) is None
+
+
+@pytest.fixture
+def paint_tiled() -> Callable[..., np.ndarray]:
+    """Paint in tiles of some side, and see what jobs that takes."""
+
+    def paint(
+        stylizer: Stylizer,
+        job: StyleJob,
+        side_px: int,
+        seen: list[Job] | None = None,
+        sample_px: int = 10**6,
+    ) -> np.ndarray:
+        async def submit(part: Job) -> Any:
+            if seen is not None:
+                seen.append(part)
+            return stylizer.run([part])[0]
+
+        async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+            return function(*arguments)
+
+        layout = stylizer.layout(job.card)
+        assert layout is not None
+        layout = dataclasses.replace(layout, side_px=side_px, sample_px=sample_px)
+        return asyncio.run(paint_in_tiles(job, layout, submit=submit, on_codec_pool=at_once))
+
+    return paint
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def shipped(request: pytest.FixtureRequest) -> tuple[Stylizer, StyleCard]:
+    """A style that was trained: what does not matter to such is large in random weights."""
+    manifest = Manifest.read(SHIPPED_ZOO)
+    one = Manifest(manifest.zoo, manifest.cards[:1])
+    return Stylizer(one, device="cpu", runtime=request.param, threads=2), one.cards[0]
+
+
+def test_painting_in_tiles_is_near_painting_whole(
+    shipped: tuple[Stylizer, StyleCard],
+    photograph: Callable[..., Image.Image],
+    paint_tiled: Callable[..., np.ndarray],
+) -> None:
+    """The statistics are those of the whole picture here, so that only rounding differs."""
+    stylizer, card = shipped
+    job = StyleJob(card, np.asarray(photograph(563, 409)))
+    seen: list[Job] = []
+    tiled = paint_tiled(stylizer, job, 256, seen).astype(float)
+    assert isinstance(seen[0], MeasureJob)
+    assert all(isinstance(part, TileJob) for part in seen[1:])
+    assert len(seen) == 1 + 4 * 5
+    whole = stylizer.run([job])[0].astype(float)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_painting_in_tiles_from_a_sample_keeps_the_colours(
+    shipped: tuple[Stylizer, StyleCard],
+    photograph: Callable[..., Image.Image],
+    paint_tiled: Callable[..., np.ndarray],
+) -> None:
+    stylizer, card = shipped
+    job = StyleJob(card, np.asarray(photograph(960, 640)))
+    tiled = paint_tiled(stylizer, job, 512, sample_px=960 * 640 // 2).astype(float)
+    whole = stylizer.run([job])[0].astype(float)
+    assert 10 * np.log10(255**2 / np.square(tiled - whole).mean()) > 26
+    assert np.abs(tiled.mean((0, 1)) - whole.mean((0, 1))).max() < 4
+
+
+def test_tiles_do_not_show(
+    shipped: tuple[Stylizer, StyleCard],
+    photograph: Callable[..., Image.Image],
+    paint_tiled: Callable[..., np.ndarray],
+) -> None:
+    """Cut elsewhere, the painting is the same."""
+    stylizer, card = shipped
+    job = StyleJob(card, np.asarray(photograph(563, 409)))
+    small, large = (paint_tiled(stylizer, job, side_px).astype(int) for side_px in (192, 320))
+    assert np.abs(small - large).max() <= 1
 
 
 def test_jobs_share_a_batch_key_only_in_style_and_size(manifest: Manifest) -> None:
@@ -147,8 +277,17 @@ def test_stylizer_when_weights_do_not_fit_then_names_the_file(
         Stylizer(manifest, device="cpu")
 
 
+def test_stylizer_when_the_runtime_is_not_there_then_says_what_to_do(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(DeviceUnavailableError, match="pip install"):
+        Stylizer(manifest, device="cpu", runtime="openvino")
+
+
 def test_warm_up_paints_in_every_style(stylizer: Stylizer, manifest: Manifest) -> None:
     stylizer.warm_up(manifest.cards, 16)
     assert stylizer.styles_loaded == len(manifest)
     assert stylizer.device == "cpu"
+    assert stylizer.runtime in {"torch", "openvino"}
     assert stylizer.device_memory_bytes() == 0

@@ -173,7 +173,7 @@ def test_the_style_stands_in_a_zoo_that_verifies_and_that_the_service_paints_wit
     }
     pixels = photo(64, 96)
     array = pixels[0].permute(1, 2, 0).numpy().astype(np.uint8)
-    painted = Stylizer(manifest, device="cpu", threads=1).stylize([StyleJob(card, array)])[0]
+    painted = Stylizer(manifest, device="cpu", threads=1).run([StyleJob(card, array)])[0]
     assert isinstance(painted, np.ndarray)
     expected = rounded(network(pixels))[0].permute(1, 2, 0).numpy()
     assert np.abs(painted - expected).max() <= 1

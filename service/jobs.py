@@ -1,0 +1,85 @@
+"""Jobs: what the model thread is asked to do; the batcher runs those of one batch key together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model_zoo.cards import StyleCard
+    from model_zoo.tiling import WholeStatistics
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StyleJob:
+    """One picture to paint whole: ``pixels`` is uint8 (H, W, 3), sRGB. Answered by the same."""
+
+    card: StyleCard
+    pixels: NDArray[np.uint8]
+    seed: int = 0
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Jobs of equal key fit one tensor and one generator."""
+        height, width, _ = self.pixels.shape
+        return self.card.style_id, height, width
+
+    @property
+    def pixel_count(self) -> int:
+        """H times W."""
+        return self.pixels.size // 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasureJob:
+    """Statistics to take from ``patches``, uint8 (K, H, W, 3), of one large picture.
+
+    ``contrast`` is the standard deviation of that picture, its pixels in [0, 1]. Answered by
+    :class:`model_zoo.tiling.WholeStatistics`.
+    """
+
+    card: StyleCard
+    patches: NDArray[np.uint8]
+    contrast: float
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Shared by no other job."""
+        return id(self)
+
+    @property
+    def pixel_count(self) -> int:
+        """Over all patches."""
+        return self.patches.size // 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileJob:
+    """A part to paint of a large picture: uint8 (H, W, 3) from row ``top`` and column ``left`` on.
+
+    Both are multiples of the generator's stride. Answered by uint8 of the same shape.
+    """
+
+    card: StyleCard
+    pixels: NDArray[np.uint8]
+    whole: WholeStatistics
+    top: int
+    left: int
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Shared by no other job."""
+        return id(self)
+
+    @property
+    def pixel_count(self) -> int:
+        """H times W."""
+        return self.pixels.size // 3
+
+
+Job: TypeAlias = StyleJob | MeasureJob | TileJob

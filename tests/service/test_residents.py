@@ -1,0 +1,61 @@
+"""The memory that painters may hold together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.runtimes.residents import Residents
+
+
+class StubPainter:
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release_memory(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def painters() -> dict[str, Any]:
+    return {name: StubPainter() for name in "abc"}
+
+
+def test_painters_keep_their_memory_while_all_of_it_fits(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    for name in "abcabc":
+        assert residents.make_room(name, 33) is painters[name]
+    assert [painter.released for painter in painters.values()] == [0, 0, 0]
+
+
+def test_who_painted_longest_ago_gives_its_memory_back_first(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    for name in "aba":
+        residents.make_room(name, 40)
+    residents.make_room("c", 40)
+    assert [painter.released for painter in painters.values()] == [0, 1, 0]
+
+
+def test_a_small_pass_does_not_shrink_what_a_large_one_left(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    residents.make_room("a", 80)
+    residents.make_room("a", 10)
+    residents.make_room("b", 30)
+    assert painters["a"].released == 1
+
+
+def test_a_pass_beyond_the_budget_has_the_memory_to_itself(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    residents.make_room("a", 10)
+    residents.make_room("b", 500)
+    assert painters["a"].released == 1
+    assert painters["b"].released == 0
+
+
+def test_release_all_asks_each_that_holds_some_once(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    residents.make_room("a", 10)
+    residents.release_all()
+    residents.release_all()
+    assert [painter.released for painter in painters.values()] == [1, 0, 0]

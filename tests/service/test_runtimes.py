@@ -1,0 +1,191 @@
+"""Every runtime against eager torch in fp32, for every generator."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.checkpoints import load_generator
+from model_zoo.generators import GENERATORS
+from service.runtimes import Painter, RuntimeName, RuntimeUnavailableError, create_runtime
+from service.runtimes.memory import bytes_to_measure, bytes_to_paint
+from service.runtimes.passes import to_photos, to_pixels
+from service.runtimes.torch_runtime import TorchRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
+CPU = torch.device("cpu")
+RUNTIMES = [name for name in get_args(RuntimeName) if name != "auto"]
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "johnson": {"padding": "zero", "grain": 0.2},
+    "johnson_half": {"normalize_decoder": False, "padding": "replicate"},
+}
+
+
+def load(runtime: str, name: str, **arguments: Any) -> Painter:
+    torch.manual_seed(0)
+    generator = GENERATORS[name](**arguments).eval()
+    return create_runtime(runtime, CPU, 1).load(generator)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def paint_eagerly(name: str, pixels: np.ndarray, **arguments: Any) -> np.ndarray:
+    torch.manual_seed(0)
+    generator = GENERATORS[name](**arguments).eval()
+    photos = to_photos(torch.from_numpy(pixels))
+    return to_pixels(generator.paint(photos, list(range(len(pixels)))))[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def photos(photograph: Callable[..., Image.Image]) -> np.ndarray:
+    """Two photographs, uint8 (2, 64, 96, 3), read-only as decoded ones are."""
+    return np.stack([np.asarray(photograph(96, 64, name)) for name in ("coffee", "chelsea")])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_paint_equals_eager_torch_at_every_size(
+    runtime: str, name: str, photos: np.ndarray
+) -> None:
+    arguments = ARGUMENTS.get(name, {})
+    painter = load(runtime, name, **arguments)
+    for pixels in (photos, photos[:1, :, :64], photos[:1]):
+        painted, finite = painter.paint(pixels, [0, 1][: len(pixels)])
+        expected = paint_eagerly(name, pixels, **arguments)
+        assert painted.dtype == np.uint8
+        assert finite.tolist() == [True] * len(pixels)
+        assert np.abs(painted.astype(int) - expected).max() <= 1
+        assert painted.std() > 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_paint_tile_of_a_whole_picture_equals_painting_it(
+    runtime: str, name: str, photos: np.ndarray
+) -> None:
+    painter = load(runtime, name)
+    contrast = float((photos[:1] / 255).std(ddof=1))
+    whole = painter.measure(photos[:1], contrast)
+    tile, _ = painter.paint_tile(photos[:1], whole, 0, 0)
+    painted, _ = painter.paint(photos[:1], [0])
+    assert np.abs(tile.astype(int) - painted).max() <= 1
+    # Where a tile lies is seen by what adds a pattern of its own.
+    moved, _ = painter.paint_tile(photos[:1], whole, 64, 32)
+    if any(type(module).__name__ == "Grain" for module in painter.generator.modules()):
+        assert not np.array_equal(moved, tile)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_paint_when_numbers_are_out_of_range_then_says_which(
+    runtime: str, photos: np.ndarray
+) -> None:
+    torch.manual_seed(0)
+    generator = GENERATORS["fast"](normalization="batch").eval()
+    with torch.no_grad():  # only where the photograph is bright
+        generator.to_rgb.bias.fill_(math.nan)  # type: ignore[union-attr,operator]
+    painter = create_runtime(runtime, CPU, 1).load(generator)  # type: ignore[arg-type]
+    _, finite = painter.paint(photos, [0, 0])
+    assert finite.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_answers_are_the_callers_own(runtime: str, photos: np.ndarray) -> None:
+    painter = load(runtime, "fast")
+    first, _ = painter.paint(photos[:1], [0])
+    kept = first.copy()
+    painter.paint(photos[1:], [0])
+    painter.release_memory()
+    painter.paint(photos[1:], [0])
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_seeds_reach_generators_with_noise(runtime: str, photos: np.ndarray) -> None:
+    painter = load(runtime, "texture_net", noise_channels=3)
+    (one,), _ = painter.paint(photos[:1], [1])
+    (again,), _ = painter.paint(photos[:1], [1])
+    (other,), _ = painter.paint(photos[:1], [2])
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_paint_in_half_precision_is_near(photograph: Callable[..., Image.Image]) -> None:
+    """On a CPU, where bf16 rounds as it does on CUDA, if slowly: at least 40 dB."""
+    manifest = Manifest.read(SHIPPED_ZOO)
+    card = manifest.cards[0]
+    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    pixels = np.asarray(photograph(96, 64))[None]
+    exact, _ = TorchRuntime(CPU, 1).load(generator).paint(pixels, [0])
+    painter = TorchRuntime(CPU, 1, half=True).load(generator)
+    painted, _ = painter.paint(pixels, [0])
+    error = np.square(painted.astype(float) - exact).mean()
+    assert 0 < error <= 255**2 / 10**4
+    whole = painter.measure(pixels, float((pixels / 255).std(ddof=1)))
+    tile, _ = painter.paint_tile(pixels, whole, 0, 0)
+    assert np.square(tile.astype(float) - exact).mean() <= 255**2 / 10**4
+
+
+def test_half_precision_is_not_taken_where_it_would_not_be_near(photos: np.ndarray) -> None:
+    """An untrained texture_net normalizes maps of a few pixels, and amplifies what bf16 loses."""
+    torch.manual_seed(0)
+    painter = TorchRuntime(CPU, 1, half=True).load(GENERATORS["texture_net"]().eval())
+    painted, _ = painter.paint(photos, [0, 1])
+    assert np.array_equal(painted, paint_eagerly("texture_net", photos))
+
+
+def test_auto_takes_openvino_on_a_cpu() -> None:
+    assert create_runtime("auto", CPU, 1).name == "openvino"
+    assert create_runtime("torch", CPU, 1).name == "torch"
+
+
+def test_openvino_for_another_device_says_what_to_take() -> None:
+    with pytest.raises(RuntimeUnavailableError, match="take torch"):
+        create_runtime("openvino", torch.device("meta"), 1)
+
+
+def test_openvino_where_it_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert create_runtime("auto", CPU, 1).name == "torch"
+    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'atelier\[cpu\]'"):
+        create_runtime("openvino", CPU, 1)
+
+
+def test_nothing_phones_home() -> None:
+    """OpenVINO's telemetry package stays unimported, and nothing opens a connection."""
+    script = (
+        "import socket, sys\n"
+        "def refuse(*_): raise SystemExit('a connection was opened')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.create_connection = refuse\n"
+        "import torch\n"
+        "from model_zoo.generators import GENERATORS\n"
+        "from service.runtimes import create_runtime\n"
+        "create_runtime('openvino', torch.device('cpu'), 1).load(GENERATORS['fast']().eval())\n"
+        "print([name for name in sys.modules if 'telemetry' in name and sys.modules[name]\n"
+        "       and 'openvino_telemetry' in (getattr(sys.modules[name], '__file__', '') or '')])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "[]"
+
+
+def test_bytes_to_paint_follow_the_largest_map() -> None:
+    half, full = (bytes_to_paint(GENERATORS[name]()) for name in ("johnson_half", "johnson"))
+    # The upsampled map of 32 or 64 channels at full size, in fp32.
+    assert full - half == pytest.approx(6.6 * 32 * 4, rel=1e-6)
+
+
+def test_bytes_to_measure_leave_out_what_comes_after_the_last_normalization() -> None:
+    generator = GENERATORS["fast"]()
+    assert bytes_to_measure(generator) < bytes_to_paint(generator) / 2
