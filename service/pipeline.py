@@ -164,6 +164,8 @@ class StylizePipeline:
             except DeviceOutOfMemoryError:
                 if layout is None:
                     raise
+                # There is less memory than the budget says.
+                layout = layout.within(job.pixel_count / 2)
             else:
                 return painted
         return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=self._on_codec_pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -145,19 +146,16 @@ class Stylizer:
         generator = painter.generator
         if generator.noise_channels:
             return None
-        most_px = self._budget_bytes / painter.bytes_to_paint
-        stride, margin_px = generator.stride, generator.reach_px
-        side_px = min(_TILE_SIDE_PX, int(most_px**0.5))
-        # Less would be mostly margin.
-        side_px = max(side_px, 4 * margin_px, generator.minimum_side)
         sample_px = min(_MAX_SAMPLE_PX, int(self._budget_bytes / painter.bytes_to_measure))
-        return TileLayout(
-            side_px=side_px + -side_px % stride,
-            margin_px=margin_px,
+        largest = TileLayout(
+            side_px=_TILE_SIDE_PX,
+            margin_px=generator.reach_px,
             sample_px=sample_px,
-            stride=stride,
+            stride=generator.stride,
             minimum_side=generator.minimum_side,
         )
+        fitting = largest.within(self._budget_bytes / painter.bytes_to_paint)
+        return replace(fitting, sample_px=sample_px)
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run jobs that share a batch key in one forward pass.

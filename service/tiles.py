@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,13 @@ class TileLayout:
     sample_px: int
     stride: int
     minimum_side: int
+
+    def within(self, most_px: float) -> TileLayout:
+        """The same for passes of at most ``most_px``, as far as margins leave a core worth it."""
+        side_px = min(self.side_px, int(most_px**0.5) // self.stride * self.stride)
+        side_px = max(side_px, 4 * self.margin_px, self.minimum_side)
+        sample_px = min(self.sample_px, int(most_px))
+        return replace(self, side_px=side_px + -side_px % self.stride, sample_px=sample_px)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Cut a picture, row by row."""
