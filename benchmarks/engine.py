@@ -1,9 +1,9 @@
-"""Speed and memory of the stylizer, beside a plain eager forward pass of the same weights.
+"""Speed and memory of every generator on every runtime, beside a plain eager pass of the same.
 
-    python -m benchmarks.engine [--quick] [--zoo FOLDER] [--threads N]
+    python -m benchmarks.engine [--quick] [--threads N]
 
-Both sides take uint8 photographs and give uint8 paintings. Their passes alternate, so that
-whatever else the machine does falls on both; peak memory comes from a fresh process a case.
+Each takes uint8 photographs and gives uint8 paintings. In every round each paints in turn, so that
+whatever else the machine does falls on all; peak memory comes from a fresh process a case.
 """
 
 from __future__ import annotations
@@ -13,74 +13,82 @@ import json
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.generators import write_zoo
 from benchmarks.report import check, describe_machine, peak_resident_bytes, read_commit
-from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
+from model_zoo.cards import Manifest
 from model_zoo.checkpoints import load_generator
+from model_zoo.generators import GENERATORS
+from service.jobs import StyleJob
+from service.runtimes import RuntimeName
 from service.settings import available_cores
-from service.stylizer import StyleJob, Stylizer
+from service.stylizer import Stylizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     Paint = Callable[[NDArray[np.uint8]], object]
 
-ENGINES = ("stylizer", "eager")
-MIN_SPEED_RATIO = 0.9
-MAX_MEMORY_RATIO = 1.1
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One style at one size: ``batch`` square pictures of ``side_px`` in a pass."""
-
-    style: str
-    generator: str
-    side_px: int
-    batch: int
+EAGER = "eager"
+RUNTIMES = (EAGER, *(name for name in get_args(RuntimeName) if name != "auto"))
+REFERENCE = ("johnson", EAGER)
+MIN_JOHNSON_RATIO = 1.5
+MIN_FAST_RATIO = 12.0
+_MATRIX_SIDE = 2048
+_ROUND_S = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run measures; ``rounds`` is the least number of passes of each engine."""
+    """What a run measures: cases are side in px and pictures in a pass."""
 
-    sides_px: tuple[int, ...]
-    batches: tuple[int, ...]
+    cases: tuple[tuple[int, int], ...]
     rounds: int
-    seconds_a_case: float
-    every_style: bool
+    memory: bool
 
 
-FULL = Plan((256, 512, 1024), (1, 4), rounds=5, seconds_a_case=10, every_style=True)
-# Styles of one architecture differ in their numbers only, not in their speed.
-QUICK = Plan((256, 512), (1,), rounds=3, seconds_a_case=2, every_style=False)
+FULL = Plan(
+    ((256, 1), (256, 4), (512, 1), (512, 4), (512, 8), (1024, 1), (2048, 1)), rounds=5, memory=True
+)
+QUICK = Plan(((512, 1),), rounds=3, memory=False)
 
 
 def main() -> int:
     """Measure, print the table and the JSON line; 1 where a check does not hold."""
     arguments = parse_arguments()
-    manifest = Manifest.read(arguments.zoo)
     plan = QUICK if arguments.quick else FULL
-    print(f"{'style':<24}{'generator':<16}{'px':>6}{'batch':>6}", end="")
-    print(f"{'images/s':>10}{'eager':>8}{'ratio':>7}{'MiB':>8}{'eager':>8}")
+    print(
+        f"{'generator':<14}{'runtime':<10}{'px':>6}{'batch':>6}{'ms':>9}{'images/s':>10}"
+        f"{'x eager':>9}{'x johnson':>10}{'of mm':>7}{'MiB':>7}"
+    )
     results = []
-    for case in list_cases(manifest, plan):
-        results.append(measure(case, manifest, plan, arguments.threads))
-        print_row(results[-1])
-    checks = [
-        check("lowest speed ratio to eager", min, results, "speed_ratio", MIN_SPEED_RATIO),
-        check("highest memory ratio to eager", max, results, "memory_ratio", MAX_MEMORY_RATIO),
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_zoo(Path(folder), {name: name for name in GENERATORS})
+        painters = {
+            (name, runtime): build_painter(manifest, name, runtime, arguments.threads)
+            for name in GENERATORS
+            for runtime in RUNTIMES
+        }
+        for side_px, batch in plan.cases:
+            rows = measure(painters, side_px, batch, plan.rounds)
+            for row in rows:
+                if plan.memory and batch == 1:
+                    row["peak_bytes"] = measure_peak_memory(manifest, row, arguments.threads)
+                print_row(row)
+            results += rows
+    checks = list_checks(results)
     report = {
         "benchmark": "engine",
         "machine": describe_machine(available_cores(), arguments.threads),
@@ -95,40 +103,28 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter runs, under two minutes")
-    parser.add_argument("--zoo", type=Path, default=SHIPPED_ZOO)
+    parser.add_argument("--quick", action="store_true", help="512 px alone, under two minutes")
     parser.add_argument("--threads", type=int, default=available_cores())
     return parser.parse_args()
 
 
-def list_cases(manifest: Manifest, plan: Plan) -> Iterator[Case]:
-    """Give every case of ``plan``, in the manifest's order, small before large."""
-    seen: set[str] = set()
-    for card in manifest:
-        architecture = f"{card.generator} {dict(card.arguments)}"
-        if architecture in seen and not plan.every_style:
-            continue
-        seen.add(architecture)
-        for side_px in plan.sides_px:
-            for batch in plan.batches:
-                yield Case(card.style_id, card.generator, side_px, batch)
-
-
-def build_engines(manifest: Manifest, card: StyleCard, threads: int) -> dict[str, Paint]:
-    """Give both ways to paint photographs, uint8 (N, H, W, 3), in the style of ``card``."""
-    stylizer = Stylizer(Manifest(manifest.zoo, (card,)), device="cpu", threads=threads)
+def build_painter(manifest: Manifest, name: str, runtime: str, threads: int) -> Paint:
+    """Give one way to paint photographs, uint8 (N, H, W, 3)."""
+    card = manifest.card(name)
+    if runtime != EAGER:
+        one = Manifest(manifest.zoo, (card,))
+        stylizer = Stylizer(one, device="cpu", runtime=runtime, threads=threads)  # type: ignore[arg-type]
+        return lambda photos: stylizer.run([StyleJob(card, photo) for photo in photos])
     generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
-
-    def paint_with_stylizer(photos: NDArray[np.uint8]) -> object:
-        return stylizer.run([StyleJob(card, photo) for photo in photos])
+    torch.set_num_threads(threads)
 
     @torch.inference_mode()
-    def paint_eagerly(photos: NDArray[np.uint8]) -> object:
+    def paint(photos: NDArray[np.uint8]) -> object:
         tensor = torch.from_numpy(photos).permute(0, 3, 1, 2) / 255
         painted = generator(tensor, [0] * len(photos))
         return (painted.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
-    return dict(zip(ENGINES, (paint_with_stylizer, paint_eagerly), strict=True))
+    return paint
 
 
 def make_photos(batch: int, side_px: int) -> NDArray[np.uint8]:
@@ -137,53 +133,109 @@ def make_photos(batch: int, side_px: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def measure(case: Case, manifest: Manifest, plan: Plan, threads: int) -> dict[str, Any]:
-    """Time alternating passes and give medians of images a second, and peak memory of each."""
-    engines = build_engines(manifest, manifest.card(case.style), threads)
-    photos = make_photos(case.batch, case.side_px)
-    seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
-    for paint in engines.values():
-        paint(photos)
-    ends_s = time.perf_counter() + plan.seconds_a_case
-    while len(seconds["eager"]) < plan.rounds or time.perf_counter() < ends_s:
-        for name, paint in engines.items():
+def measure(
+    painters: dict[tuple[str, str], Paint], side_px: int, batch: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Time all painters in turn, round after round, and a matrix product beside them."""
+    photos = make_photos(batch, side_px)
+    passes = {key: count_passes(paint, photos) for key, paint in painters.items()}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in painters}
+    product_flops = []
+    for _ in range(rounds):
+        product_flops.append(measure_product())
+        for key, paint in painters.items():
             started = time.perf_counter()
-            paint(photos)
-            seconds[name].append(time.perf_counter() - started)
-    speed = {name: case.batch / statistics.median(seconds[name]) for name in ENGINES}
-    memory = {name: measure_peak_memory(name, case, manifest, threads) for name in ENGINES}
-    ratios = [e / s for s, e in zip(seconds["stylizer"], seconds["eager"], strict=True)]
-    return asdict(case) | {
-        "rounds": len(ratios),
-        "images_per_s": round(speed["stylizer"], 3),
-        "eager_images_per_s": round(speed["eager"], 3),
-        "speed_ratio": round(statistics.median(ratios), 3),
-        "peak_bytes": memory["stylizer"],
-        "eager_peak_bytes": memory["eager"],
-        "memory_ratio": round(memory["stylizer"] / memory["eager"], 3),
-    }
+            for _ in range(passes[key]):
+                paint(photos)
+            seconds[key].append((time.perf_counter() - started) / passes[key] / batch)
+    rows = []
+    for (name, runtime), own in seconds.items():
+        flops = count_flops(name, side_px)
+        rows.append(
+            {
+                "generator": name,
+                "runtime": runtime,
+                "side_px": side_px,
+                "batch": batch,
+                "ms": round(1000 * statistics.median(own), 2),
+                "images_per_s": round(1 / statistics.median(own), 3),
+                "ratio_to_eager": median_ratio(seconds[name, EAGER], own),
+                "ratio_to_eager_johnson": median_ratio(seconds[REFERENCE], own),
+                "share_of_matrix_product": round(
+                    flops / statistics.median(own) / statistics.median(product_flops), 3
+                ),
+            }
+        )
+    return rows
 
 
-def measure_peak_memory(engine: str, case: Case, manifest: Manifest, threads: int) -> int:
+def count_passes(paint: Paint, photos: NDArray[np.uint8]) -> int:
+    """Warm up, and tell how many passes make a round long enough to be timed."""
+    paint(photos)
+    started = time.perf_counter()
+    paint(photos)
+    return max(1, round(_ROUND_S / (time.perf_counter() - started)))
+
+
+def median_ratio(slower: list[float], faster: list[float]) -> float:
+    """How many times as fast, by the median over the rounds."""
+    return round(statistics.median(a / b for a, b in zip(slower, faster, strict=True)), 3)
+
+
+def measure_product() -> float:
+    """Floating point operations a second of torch's matrix product, the machine's measure."""
+    a, b = torch.ones(2, _MATRIX_SIDE, _MATRIX_SIDE).unbind()
+    started = time.perf_counter()
+    torch.mm(a, b)
+    return 2 * _MATRIX_SIDE**3 / (time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def count_flops(name: str, side_px: int) -> int:
+    """Floating point operations of the convolutions in one pass."""
+    generator = GENERATORS[name]().eval()
+    with FlopCounterMode(display=False) as counter:
+        generator(torch.zeros(1, 3, 64, 64), [0])
+    return round(counter.get_total_flops() * (side_px / 64) ** 2)
+
+
+def measure_peak_memory(manifest: Manifest, row: dict[str, Any], threads: int) -> int:
     """Give the largest resident size, in bytes, of a fresh process that paints one pass."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(paint_once, engine, case, manifest, threads).result()
+        case = (manifest, row["generator"], row["runtime"], threads, row["side_px"])
+        return process.submit(paint_once, *case).result()
 
 
-def paint_once(engine: str, case: Case, manifest: Manifest, threads: int) -> int:
+def paint_once(manifest: Manifest, name: str, runtime: str, threads: int, side_px: int) -> int:
     """Paint one pass and give this process's peak resident size in bytes."""
-    paint = build_engines(manifest, manifest.card(case.style), threads)[engine]
-    paint(make_photos(case.batch, case.side_px))
+    build_painter(manifest, name, runtime, threads)(make_photos(1, side_px))
     return peak_resident_bytes()
 
 
-def print_row(result: dict[str, Any]) -> None:
+def list_checks(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hold what was measured at 512 px, one picture a pass, against what was asked."""
+    best = [
+        row
+        for row in results
+        if (row["side_px"], row["batch"], row["runtime"]) == (512, 1, RUNTIMES[-1])
+    ]
+    johnson, fast = (
+        [row for row in best if row["generator"] == name] for name in ("johnson", "fast")
+    )
+    key = "ratio_to_eager_johnson"
+    return [
+        check("johnson over eager johnson, 512 px", min, johnson, key, MIN_JOHNSON_RATIO),
+        check("fast over eager johnson, 512 px", min, fast, key, MIN_FAST_RATIO),
+    ]
+
+
+def print_row(row: dict[str, Any]) -> None:
     """Print one line of the table."""
+    memory = f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else "-"
     print(
-        f"{result['style']:<24}{result['generator']:<16}{result['side_px']:>6}"
-        f"{result['batch']:>6}{result['images_per_s']:>10.2f}{result['eager_images_per_s']:>8.2f}"
-        f"{result['speed_ratio']:>7.2f}{result['peak_bytes'] / 2**20:>8.0f}"
-        f"{result['eager_peak_bytes'] / 2**20:>8.0f}",
+        f"{row['generator']:<14}{row['runtime']:<10}{row['side_px']:>6}{row['batch']:>6}"
+        f"{row['ms']:>9.1f}{row['images_per_s']:>10.2f}{row['ratio_to_eager']:>9.2f}"
+        f"{row['ratio_to_eager_johnson']:>10.2f}{row['share_of_matrix_product']:>7.2f}{memory:>7}",
         flush=True,
     )
 

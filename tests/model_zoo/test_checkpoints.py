@@ -84,7 +84,7 @@ def test_save_when_a_weight_overflows_fp16_then_writes_nothing(tmp_path: Path) -
 
 
 def test_build_when_the_name_or_an_argument_is_unknown_then_says_so() -> None:
-    with pytest.raises(ZooError, match="there are: johnson"):
+    with pytest.raises(ZooError, match="there are: fast, johnson"):
         build_generator("vgg", {})
     with pytest.raises(ZooError, match="widht"):
         build_generator("johnson", {"widht": 3})

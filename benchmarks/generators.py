@@ -1,0 +1,37 @@
+"""Zoos made for benchmarks: any architecture with seeded weights, or shipped styles; no benchmark.
+
+Speed and memory do not depend on what the weights are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from model_zoo.cards import SHIPPED_ZOO, Manifest, file_sha256
+from model_zoo.checkpoints import save_generator
+from model_zoo.generators import GENERATORS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_zoo(folder: Path, styles: dict[str, str]) -> Manifest:
+    """Write a zoo into ``folder``: ``styles`` names an architecture for each style id."""
+    shipped = Manifest.read(SHIPPED_ZOO)
+    preview = shipped.preview_path(shipped.cards[0]).read_bytes()
+    entries = []
+    for seed, (style_id, generator) in enumerate(styles.items()):
+        torch.manual_seed(seed)
+        weights, shown = folder / f"{style_id}.safetensors", folder / f"{style_id}.jpg"
+        save_generator(GENERATORS[generator](), weights)
+        shown.write_bytes(preview)
+        entries.append(
+            f'[[style]]\nstyle_id = "{style_id}"\ntitle = "{style_id}"\nartist = "nobody"\n'
+            f'year = "2026"\ngenerator = "{generator}"\nweights = "{weights.name}"\n'
+            f'sha256 = "{file_sha256(weights)}"\npreview = "{shown.name}"\n'
+            'picture_license = "CC0-1.0"\nweights_license = "CC0-1.0"\n'
+        )
+    (folder / "manifest.toml").write_text("\n".join(entries), encoding="utf-8")
+    return Manifest.read(folder)

@@ -1,0 +1,176 @@
+"""The service beside its own engine: what HTTP, decoding, encoding and the queue cost.
+
+    python -m benchmarks.serve [--quick] [--threads N]
+
+A real server process on this machine. Rounds of: the bare engine, as many images as it can;
+clients that saturate the service; one client alone. At the end calls at a constant rate, a part of
+what the service could answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.generators import write_zoo
+from benchmarks.load import (
+    arrive,
+    make_form,
+    make_jpeg,
+    median_stages_ms,
+    percentiles_ms,
+    saturate,
+)
+from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.servers import run_service
+from service.formats import FORMATS
+from service.images import decode_image
+from service.jobs import StyleJob
+from service.settings import available_cores
+from service.stylizer import Stylizer
+
+SIDE_PX = 512
+CLIENTS = 8
+MIN_SATURATION = {"johnson": 0.95, "fast": 0.88}
+MAX_OVERHEAD_MS = 5.0
+_OPEN_LOOP_LOAD = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long each part runs."""
+
+    generators: tuple[str, ...]
+    rounds: int
+    seconds: float
+
+
+FULL = Plan(("fast", "johnson_half", "johnson"), rounds=5, seconds=8)
+QUICK = Plan(("fast", "johnson"), rounds=2, seconds=5)
+
+
+def main() -> int:
+    """Measure, print the table and the JSON line; 1 where a check does not hold."""
+    arguments = parse_arguments()
+    plan = QUICK if arguments.quick else FULL
+    print(
+        f"{'generator':<14}{'engine/s':>10}{'service/s':>10}{'ratio':>7}{'batch':>7}"
+        f"{'alone ms':>10}{'engine':>8}{'decode':>8}{'encode':>8}{'rest':>7}"
+        f"{'load/s':>8}{'p50':>8}{'p95':>8}{'p99':>8}"
+    )
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_zoo(Path(folder), {name: name for name in plan.generators})
+        for name in plan.generators:
+            results.append(measure(Path(folder), name, plan, arguments.threads))
+            print_row(results[-1])
+    checks = [
+        check(
+            f"{name} at saturation over the bare engine",
+            min,
+            [row for row in results if row["generator"] == name],
+            "saturation_ratio",
+            bound,
+        )
+        for name, bound in MIN_SATURATION.items()
+    ]
+    checks.append(
+        check("most ms besides engine and codecs", max, results, "overhead_ms", MAX_OVERHEAD_MS)
+    )
+    report = {
+        "benchmark": "serve",
+        "machine": describe_machine(available_cores(), arguments.threads),
+        "commit": read_commit(),
+        "results": results,
+        "checks": checks,
+    }
+    print(json.dumps(report))
+    return 0 if all(entry["holds"] for entry in checks) else 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter runs, under two minutes")
+    parser.add_argument("--threads", type=int, default=available_cores())
+    return parser.parse_args()
+
+
+def measure(zoo: Path, name: str, plan: Plan, threads: int) -> dict[str, Any]:
+    """Measure one generator, engine and service in turn."""
+    image = make_jpeg(SIDE_PX, SIDE_PX)
+    calls = [make_form(image, style=name)]
+    manifest = write_zoo(zoo, {name: name})
+    engine = Stylizer(manifest, device="cpu", threads=threads)
+    job = StyleJob(manifest.card(name), decode(image))
+    engine.run([job])
+    ratios, engine_rates, rates, alone = [], [], [], []
+    with run_service(zoo, threads) as server:
+        saturate(server.url, calls, clients=CLIENTS, seconds=1)
+        batches = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
+        for _ in range(plan.rounds):
+            engine_rates.append(run_engine(engine, job, plan.seconds))
+            answers, elapsed_s = saturate(server.url, calls, clients=CLIENTS, seconds=plan.seconds)
+            rates.append(sum(answer.status == 200 for answer in answers) / elapsed_s)
+            ratios.append(rates[-1] / engine_rates[-1])
+            alone += saturate(server.url, calls, clients=1, seconds=plan.seconds / 2)[0]
+        after = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
+        rate = _OPEN_LOOP_LOAD * statistics.median(rates)
+        opened = arrive(server.url, calls, rate=rate, seconds=2 * plan.seconds)
+    stages = median_stages_ms(alone)
+    engine_ms = 1000 / statistics.median(engine_rates)
+    alone_ms = percentiles_ms(alone)["p50_ms"]
+    return {
+        "generator": name,
+        "engine_images_per_s": round(statistics.median(engine_rates), 3),
+        "service_images_per_s": round(statistics.median(rates), 3),
+        "saturation_ratio": round(statistics.median(ratios), 3),
+        "mean_batch": round((after[0] - batches[0]) / (after[1] - batches[1]), 2),
+        "alone_ms": alone_ms,
+        "engine_ms": round(engine_ms, 2),
+        "stages_ms": stages,
+        "overhead_ms": round(alone_ms - engine_ms - stages["decode"] - stages["encode"], 2),
+        "failed": sum(answer.status != 200 for answer in opened),
+        "open_loop": {"images_per_s": round(rate, 3)} | percentiles_ms(opened),
+    }
+
+
+def decode(image: bytes) -> Any:
+    """The photograph's pixels, as the service decodes it."""
+    return decode_image(
+        image, FORMATS["jpeg"], max_side_px=SIDE_PX, max_source_pixels=10**8, min_side_px=1
+    ).pixels
+
+
+def run_engine(engine: Stylizer, job: StyleJob, seconds: float) -> float:
+    """Give images a second of the engine alone."""
+    started, count = time.perf_counter(), 0
+    while (elapsed_s := time.perf_counter() - started) < seconds:
+        engine.run([job])
+        count += 1
+    return count / elapsed_s
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print one line of the table."""
+    opened, stages = row["open_loop"], row["stages_ms"]
+    print(
+        f"{row['generator']:<14}{row['engine_images_per_s']:>10.2f}"
+        f"{row['service_images_per_s']:>10.2f}{row['saturation_ratio']:>7.3f}"
+        f"{row['mean_batch']:>7.2f}{row['alone_ms']:>10.1f}{row['engine_ms']:>8.1f}"
+        f"{stages['decode']:>8.1f}{stages['encode']:>8.1f}{row['overhead_ms']:>7.1f}"
+        f"{opened['images_per_s']:>8.2f}{opened['p50_ms']:>8.1f}{opened['p95_ms']:>8.1f}"
+        f"{opened['p99_ms']:>8.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
