@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import io
 import itertools
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -66,15 +67,24 @@ def make_form(image: bytes, path: str = "/stylize", **fields: str) -> Call:
 
 
 def saturate(
-    url: str, calls: Sequence[Call], *, clients: int, seconds: float
+    url: str,
+    calls: Sequence[Call],
+    *,
+    clients: int,
+    seconds: float = math.inf,
+    count: float = math.inf,
 ) -> tuple[list[Answer], float]:
-    """Let ``clients`` send one call after another; give their answers and the time they took."""
+    """Let ``clients`` send one call after another, for so long or until ``count`` are sent.
+
+    Returns:
+        Their answers, and the seconds that all took.
+    """
     numbers, ends_s = itertools.count(), time.perf_counter() + seconds
 
     def work(connection: http.client.HTTPConnection) -> list[Answer]:
         answers = []
-        while time.perf_counter() < ends_s:
-            answers.append(_send(connection, calls[next(numbers) % len(calls)]))
+        while time.perf_counter() < ends_s and (number := next(numbers)) < count:
+            answers.append(_send(connection, calls[number % len(calls)]))
         return answers
 
     started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,16 @@ _ANY = -1
 _MAPS_AT_ONCE = 3.1
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """One for the life of the process.
+
+    Its CPU plugin gives the thread that loads it another stack for signals, and frees that stack
+    when the last Core goes, perhaps in another thread: the next signal is then a crash.
+    """
+    return openvino.Core()
+
+
 class OpenVinoRuntime:
     """Runs every generator without noise; those with go to torch, whose random numbers they are.
 
@@ -46,7 +57,7 @@ class OpenVinoRuntime:
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:
-        self._core = openvino.Core()
+        self._core = _core()
         self._threads = threads or torch.get_num_threads()
         torch.set_num_threads(self._threads)
 

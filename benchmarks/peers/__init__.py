@@ -1,0 +1,1 @@
+"""Servers that others would write around the same generators, set up as their guides advise."""
