@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.generators import write_zoo
+from benchmarks.generators import style_of, write_zoo
 from benchmarks.report import check, describe_machine, peak_resident_bytes, read_commit
 from model_zoo.cards import Manifest
 from model_zoo.checkpoints import load_generator
@@ -75,7 +75,7 @@ def main() -> int:
     )
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_zoo(Path(folder), {name: name for name in GENERATORS})
+        manifest = write_zoo(Path(folder), {style_of(name): name for name in GENERATORS})
         painters = {
             (name, runtime): build_painter(manifest, name, runtime, arguments.threads)
             for name in GENERATORS
@@ -110,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_painter(manifest: Manifest, name: str, runtime: str, threads: int) -> Paint:
     """Give one way to paint photographs, uint8 (N, H, W, 3)."""
-    card = manifest.card(name)
+    card = manifest.card(style_of(name))
     if runtime != EAGER:
         one = Manifest(manifest.zoo, (card,))
         stylizer = Stylizer(one, device="cpu", runtime=runtime, threads=threads)  # type: ignore[arg-type]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def style_of(generator: str) -> str:
+    """A style id for an architecture."""
+    return generator.replace("_", "-")
+
+
 def write_zoo(folder: Path, styles: dict[str, str]) -> Manifest:
     """Write a zoo into ``folder``: ``styles`` names an architecture for each style id."""
     shipped = Manifest.read(SHIPPED_ZOO)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generators import write_zoo
+from benchmarks.generators import style_of, write_zoo
 from benchmarks.load import (
     arrive,
     make_form,
@@ -67,7 +67,6 @@ def main() -> int:
     )
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        write_zoo(Path(folder), {name: name for name in plan.generators})
         for name in plan.generators:
             results.append(measure(Path(folder), name, plan, arguments.threads))
             print_row(results[-1])
@@ -106,10 +105,10 @@ def parse_arguments() -> argparse.Namespace:
 def measure(zoo: Path, name: str, plan: Plan, threads: int) -> dict[str, Any]:
     """Measure one generator, engine and service in turn."""
     image = make_jpeg(SIDE_PX, SIDE_PX)
-    calls = [make_form(image, style=name)]
-    manifest = write_zoo(zoo, {name: name})
+    calls = [make_form(image, style=style_of(name))]
+    manifest = write_zoo(zoo, {style_of(name): name})
     engine = Stylizer(manifest, device="cpu", threads=threads)
-    job = StyleJob(manifest.card(name), decode(image))
+    job = StyleJob(manifest.card(style_of(name)), decode(image))
     engine.run([job])
     ratios, engine_rates, rates, alone = [], [], [], []
     with run_service(zoo, threads) as server:
