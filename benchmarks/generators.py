@@ -16,10 +16,21 @@ from model_zoo.generators import GENERATORS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from model_zoo.layers import Generator
+
 
 def style_of(generator: str) -> str:
     """A style id for an architecture."""
     return generator.replace("_", "-")
+
+
+def _with_scales(generator: Generator) -> Generator:
+    """Let normalizations scale and shift: at 1 and 0, where they begin, runtimes leave them out."""
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return generator
 
 
 def write_zoo(folder: Path, styles: dict[str, str]) -> Manifest:
@@ -30,7 +41,7 @@ def write_zoo(folder: Path, styles: dict[str, str]) -> Manifest:
     for seed, (style_id, generator) in enumerate(styles.items()):
         torch.manual_seed(seed)
         weights, shown = folder / f"{style_id}.safetensors", folder / f"{style_id}.jpg"
-        save_generator(GENERATORS[generator](), weights)
+        save_generator(_with_scales(GENERATORS[generator]()), weights)
         shown.write_bytes(preview)
         entries.append(
             f'[[style]]\nstyle_id = "{style_id}"\ntitle = "{style_id}"\nartist = "nobody"\n'

@@ -104,7 +104,8 @@ class Stylizer:
         self._painters = Residents(
             {
                 card.style_id: self._runtime.load(
-                    load_generator(manifest.weights_path(card), card.generator, card.arguments)
+                    load_generator(manifest.weights_path(card), card.generator, card.arguments),
+                    f"{card.generator} {sorted(card.arguments.items())}",
                 )
                 for card in manifest
             },

@@ -37,7 +37,7 @@ def load_painter() -> Paint:
     if os.environ["PEER_RUNTIME"] == OURS:
         from service.runtimes import create_runtime
 
-        painter = create_runtime("auto", torch.device("cpu"), threads).load(generator)
+        painter = create_runtime("auto", torch.device("cpu"), threads).load(generator, "peer")
         return lambda pixels: painter.paint(pixels, [0] * len(pixels))[0]
     torch.set_num_threads(threads)
 

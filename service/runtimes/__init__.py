@@ -69,8 +69,11 @@ class Runtime(Protocol):
     def device(self) -> torch.device:
         """Where generators compute."""
 
-    def load(self, generator: Generator) -> Painter:
-        """Make ``generator`` ready; it is in evaluation mode and from then on the painter's."""
+    def load(self, generator: Generator, architecture: str) -> Painter:
+        """Make ``generator`` ready; it is in evaluation mode and from then on the painter's.
+
+        ``architecture`` is equal only for generators that differ in nothing but their weights.
+        """
 
 
 def create_runtime(name: RuntimeName, device: torch.device, threads: int | None) -> Runtime:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from openvino import properties  # noqa: E402
 from model_zoo.tiling import statistics_size  # noqa: E402
 from service.runtimes.folding import fold  # noqa: E402
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
+from service.runtimes.openvino_graphs import Graphs  # noqa: E402
 from service.runtimes.passes import TilePass, WholePass  # noqa: E402
 from service.runtimes.torch_runtime import TorchPainter  # noqa: E402
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from model_zoo.tiling import WholeStatistics
     from service.runtimes import Painter
 
-_ANY = -1
 # Largest maps held at once: 1.8 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
 _MAPS_AT_ONCE = 3.1
 
@@ -59,25 +58,21 @@ class OpenVinoRuntime:
 
     def __init__(self, threads: int | None = None) -> None:
         self._core = _core()
+        self._graphs = Graphs(openvino)
         self._threads = threads or torch.get_num_threads()
         torch.set_num_threads(self._threads)
 
-    def load(self, generator: Generator) -> Painter:
-        """Trace and compile ``generator``."""
+    def load(self, generator: Generator, architecture: str) -> Painter:
+        """Compile ``generator``."""
         if generator.noise_channels:
             return TorchPainter(generator, self.device, half=False)
-        return OpenVinoPainter(generator, self._compile)
+        return OpenVinoPainter(generator, functools.partial(self._compile, architecture))
 
-    def _compile(self, module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
-        """Compile ``module`` for pixels of any number and size."""
-        shapes = [openvino.PartialShape([_ANY, _ANY, _ANY, 3])]
-        shapes += [openvino.PartialShape(list(tensor.shape)) for tensor in example[1:]]
-        with warnings.catch_warnings():
-            # Of traced branches: the passes have none that depends on the picture.
-            warnings.simplefilter("ignore")
-            graph = openvino.convert_model(module, example_input=example, input=shapes)
+    def _compile(
+        self, architecture: str, module: torch.nn.Module, example: tuple[torch.Tensor, ...]
+    ) -> Any:
         return self._core.compile_model(
-            graph,
+            self._graphs.make(architecture, module, example),
             "CPU",
             {
                 properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,

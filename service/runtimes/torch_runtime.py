@@ -53,7 +53,7 @@ class TorchRuntime:
         self.device = device
         self.half = device.type == "cuda" if half is None else half
 
-    def load(self, generator: Generator) -> TorchPainter:
+    def load(self, generator: Generator, architecture: str) -> TorchPainter:  # noqa: ARG002
         """Move ``generator`` to the device."""
         return TorchPainter(generator, self.device, half=self.half)
 

@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def load(runtime: str, name: str, **arguments: Any) -> Painter:
     torch.manual_seed(0)
     generator = GENERATORS[name](**arguments).eval()
-    return create_runtime(runtime, CPU, 1).load(generator)  # type: ignore[arg-type]
+    return create_runtime(runtime, CPU, 1).load(generator, "any")  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def test_paint_when_numbers_are_out_of_range_then_says_which(
     generator = GENERATORS["fast"](normalization="batch").eval()
     with torch.no_grad():  # only where the photograph is bright
         generator.to_rgb.bias.fill_(math.nan)  # type: ignore[union-attr,operator]
-    painter = create_runtime(runtime, CPU, 1).load(generator)  # type: ignore[arg-type]
+    painter = create_runtime(runtime, CPU, 1).load(generator, "any")  # type: ignore[arg-type]
     _, finite = painter.paint(photos, [0, 0])
     assert finite.tolist() == [False, False]
 
@@ -125,8 +125,8 @@ def test_paint_in_half_precision_is_near(photograph: Callable[..., Image.Image])
     card = manifest.cards[0]
     generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
     pixels = np.asarray(photograph(96, 64))[None]
-    exact, _ = TorchRuntime(CPU, 1).load(generator).paint(pixels, [0])
-    painter = TorchRuntime(CPU, 1, half=True).load(generator)
+    exact, _ = TorchRuntime(CPU, 1).load(generator, "any").paint(pixels, [0])
+    painter = TorchRuntime(CPU, 1, half=True).load(generator, "any")
     painted, _ = painter.paint(pixels, [0])
     error = np.square(painted.astype(float) - exact).mean()
     assert 0 < error <= 255**2 / 10**4
@@ -138,7 +138,7 @@ def test_paint_in_half_precision_is_near(photograph: Callable[..., Image.Image])
 def test_half_precision_is_not_taken_where_it_would_not_be_near(photos: np.ndarray) -> None:
     """An untrained texture_net normalizes maps of a few pixels, and amplifies what bf16 loses."""
     torch.manual_seed(0)
-    painter = TorchRuntime(CPU, 1, half=True).load(GENERATORS["texture_net"]().eval())
+    painter = TorchRuntime(CPU, 1, half=True).load(GENERATORS["texture_net"]().eval(), "any")
     painted, _ = painter.paint(photos, [0, 1])
     assert np.array_equal(painted, paint_eagerly("texture_net", photos))
 
@@ -160,6 +160,23 @@ def test_openvino_where_it_is_not_installed_says_so(monkeypatch: pytest.MonkeyPa
         create_runtime("openvino", CPU, 1)
 
 
+def test_styles_of_one_architecture_keep_their_own_weights(photos: np.ndarray) -> None:
+    runtime = create_runtime("openvino", CPU, 1)
+    painted = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        generator = GENERATORS["fast"](normalization="batch").eval()
+        with torch.no_grad():
+            for tensor in (*generator.parameters(), *generator.buffers()):
+                if tensor.dim() == 1:
+                    tensor.add_(torch.rand_like(tensor))
+        painted.append(runtime.load(generator, "fast batch").paint(photos, [0, 0])[0].astype(int))
+        with torch.inference_mode():
+            expected = to_pixels(generator.paint(to_photos(torch.from_numpy(photos.copy())), None))
+        assert np.abs(painted[-1] - expected[0].numpy()).max() <= 1
+    assert np.abs(painted[0] - painted[1]).mean() > 5
+
+
 def test_nothing_phones_home() -> None:
     """OpenVINO's telemetry package stays unimported, and nothing opens a connection."""
     script = (
@@ -169,7 +186,8 @@ def test_nothing_phones_home() -> None:
         "import torch\n"
         "from model_zoo.generators import GENERATORS\n"
         "from service.runtimes import create_runtime\n"
-        "create_runtime('openvino', torch.device('cpu'), 1).load(GENERATORS['fast']().eval())\n"
+        "runtime = create_runtime('openvino', torch.device('cpu'), 1)\n"
+        "runtime.load(GENERATORS['fast']().eval(), 'any')\n"
         "print([name for name in sys.modules if 'telemetry' in name and sys.modules[name]\n"
         "       and 'openvino_telemetry' in (getattr(sys.modules[name], '__file__', '') or '')])\n"
     )
