@@ -156,7 +156,7 @@ def _in_url(host: str) -> str:
 def _build_parser() -> argparse.ArgumentParser:
     lines = [
         f"  {variable_name(name):<30} {field.description} "
-        f"({'computed' if field.default_factory else field.default})"
+        f"({'computed' if field.default_factory or field.default is None else field.default})"
         for name, field in Settings.model_fields.items()
     ]
     parser = argparse.ArgumentParser(

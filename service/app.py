@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from service.settings import Settings
 
+# Greedy batches fill themselves; docs/decisions/0008 has the figures.
+_BATCH_JOBS = 8
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,7 +80,7 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         engine.run,
         key=lambda job: job.batch_key,
         cost=lambda job: job.pixel_count,
-        max_jobs=settings.max_batch_jobs,
+        max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
         max_cost=settings.max_batch_pixels,
         executor=model_pool,
         on_batch=metrics.observe_batch,

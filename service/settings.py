@@ -107,7 +107,11 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         default=32, ge=1, description="requests admitted at once; one more is answered 429"
     )
-    max_batch_jobs: int = Field(default=8, ge=1, description="most pictures in one forward pass")
+    max_batch_jobs: int | None = Field(
+        default=None,
+        ge=1,
+        description="most pictures in a pass; 8 on CUDA, 1 on a CPU, where more only wait",
+    )
     max_batch_pixels: int = Field(
         default=4 * 1024 * 1024, ge=1, description="most pixels in one pass of several pictures"
     )

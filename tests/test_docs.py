@@ -26,6 +26,8 @@ def test_every_setting_stands_in_the_table_with_its_default(name: str) -> None:
     assert row[3] == field.description
     if name == "zoo":
         assert row[2] == "the shipped zoo"
+    elif field.default is None:
+        assert row[2] == "by the device"
     elif field.default_factory:
         assert row[2] == "all available cores"
     else:

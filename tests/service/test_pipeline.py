@@ -67,7 +67,7 @@ async def test_transparency_comes_back_where_the_format_has_it(
 async def test_requests_of_one_style_and_size_share_a_batch(
     open_client: Any, stub_engine: Any, wait_until: Any, photo_jpeg: bytes
 ) -> None:
-    async with open_client(stub_engine) as client:
+    async with open_client(stub_engine, max_batch_jobs=8) as client:
         stub_engine.gate.clear()
         requests = [asyncio.create_task(client.stylize(photo_jpeg))]
         await wait_until(lambda: stub_engine.batches == [1])
@@ -77,6 +77,27 @@ async def test_requests_of_one_style_and_size_share_a_batch(
         stub_engine.gate.set()
         assert {response.status_code for response in await asyncio.gather(*requests)} == {200}
     assert stub_engine.batches == [1, 3]
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", [1, 1, 1]), ("cuda", [1, 2])])
+async def test_batches_are_made_where_they_pay(
+    open_client: Any,
+    stub_engine: Any,
+    wait_until: Any,
+    photo_jpeg: bytes,
+    device: str,
+    batches: list[int],
+) -> None:
+    stub_engine.device = device
+    async with open_client(stub_engine) as client:
+        stub_engine.gate.clear()
+        requests = [asyncio.create_task(client.stylize(photo_jpeg))]
+        await wait_until(lambda: stub_engine.batches == [1])
+        requests += [asyncio.create_task(client.stylize(photo_jpeg)) for _ in range(2)]
+        await wait_until(lambda: len(client.app.state.pipeline._batcher) == 2)
+        stub_engine.gate.set()
+        await asyncio.gather(*requests)
+    assert stub_engine.batches == batches
 
 
 async def test_cancelled_request_is_never_painted_and_leaves_the_gate(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SMALL_BUDGET_BYTES = 30 * 2**20
-TILES = 9
+SMALL_BUDGET_BYTES = 16 * 2**20
+TILES = 12
 
 
 class WatchedStylizer(Stylizer):
@@ -99,7 +99,7 @@ async def test_picture_that_runs_out_of_memory_is_painted_in_tiles(
     """The budget was more than there is: batches split, then pictures, and nothing is lost."""
     engine = make_engine()
     engine.fits = lambda job: True  # noqa: ARG005
-    async with open_client(engine) as client:
+    async with open_client(engine, max_batch_jobs=8) as client:
         engine.largest_px = 431 * 302
         whole = read_png((await client.stylize(large_photo, format="png")).content)
         assert engine.count(TileJob) == 0
