@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BOUNDARY = "atelier-benchmark"
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one call went: ``waited_s`` from when it was due; ``stages_ms`` by Server-Timing."""
+    """How one call went: ``waited_s`` from when it was due; ``stages_ms`` by Server-Timing.
+
+    ``body`` is empty unless it was asked for.
+    """
 
     status: int
     waited_s: float
     stages_ms: dict[str, float] = field(default_factory=dict)
+    body: bytes = b""
 
 
 def make_jpeg(width: int, height: int, name: str = "astronaut") -> bytes:
@@ -73,6 +77,7 @@ def saturate(
     clients: int,
     seconds: float = math.inf,
     count: float = math.inf,
+    keep_body: bool = False,
 ) -> tuple[list[Answer], float]:
     """Let ``clients`` send one call after another, for so long or until ``count`` are sent.
 
@@ -84,7 +89,8 @@ def saturate(
     def work(connection: http.client.HTTPConnection) -> list[Answer]:
         answers = []
         while time.perf_counter() < ends_s and (number := next(numbers)) < count:
-            answers.append(_send(connection, calls[number % len(calls)]))
+            call = calls[number % len(calls)]
+            answers.append(_send(connection, call, keep_body=keep_body))
         return answers
 
     started = time.perf_counter()
@@ -139,12 +145,19 @@ def _in_threads(
         return [answer for answers in pool.map(work, connections) for answer in answers]
 
 
-def _send(connection: http.client.HTTPConnection, call: Call, due_s: float | None = None) -> Answer:
+def _send(
+    connection: http.client.HTTPConnection,
+    call: Call,
+    due_s: float | None = None,
+    *,
+    keep_body: bool = False,
+) -> Answer:
     started = due_s or time.perf_counter()
     connection.request("POST", call.path, call.body, call.headers)
     response = connection.getresponse()
-    response.read()
+    body = response.read()
     waited_s = time.perf_counter() - started
     timing = response.getheader("Server-Timing", "")
     stages = (stage.partition(";dur=") for stage in timing.split(", ") if stage)
-    return Answer(response.status, waited_s, {name: float(ms) for name, _, ms in stages})
+    stages_ms = {name: float(ms) for name, _, ms in stages}
+    return Answer(response.status, waited_s, stages_ms, body if keep_body else b"")
