@@ -40,6 +40,8 @@ SIDE_PX = 512
 CLIENTS = 8
 PEERS = {"plain": "fastapi", "lit": "litserve", "ray_serve": "ray"}
 """Module here by name, and the package without which it is left out."""
+BUSY_WHEN_IDLE = ("lit",)
+"""Peers that ask their queues again and again: held still while the service is measured."""
 BOUNDS = {("plain", "eager"): {"fast": 1.5, "johnson": 1.5}} | {
     (peer, "ours"): {"fast": 1.05, "johnson": 1.0} for peer in ("lit", "ray_serve")
 }
@@ -63,6 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter runs")
     parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
     print(
@@ -70,7 +73,8 @@ def main() -> int:
         f"{'ours p95':>10}{'peer p95':>10}"
     )
     results = []
-    for peer, package in PEERS.items():
+    for peer in arguments.peers:
+        package = PEERS[peer]
         if importlib.util.find_spec(package) is None:
             print(f"{peer:<11}left out: {package} is not installed")
             continue
@@ -99,13 +103,16 @@ def measure(peer: str, runtime: str, generator: str, plan: Plan, threads: int) -
         answers: dict[str, list[Any]] = {"ours": [], "peer": []}
         with (
             run_service(Path(folder), threads) as service,
-            run_peer(peer, Path(folder), generator, runtime, threads) as peer_url,
+            run_peer(peer, Path(folder), generator, runtime, threads) as (process, peer_url),
         ):
             urls = {"ours": service.url, "peer": peer_url}
             for url in urls.values():
                 saturate(url, calls, clients=CLIENTS, seconds=2)
             for _ in range(plan.rounds):
                 for side, url in urls.items():
+                    if peer in BUSY_WHEN_IDLE:
+                        hold = signal.SIGSTOP if side == "ours" else signal.SIGCONT
+                        os.killpg(process.pid, hold)
                     some, elapsed_s = saturate(url, calls, clients=CLIENTS, seconds=plan.seconds)
                     if any(answer.status != 200 for answer in some):
                         raise ServerError(f"{side} answered {some[0].status}")
@@ -128,8 +135,10 @@ def measure(peer: str, runtime: str, generator: str, plan: Plan, threads: int) -
 
 
 @contextmanager
-def run_peer(peer: str, zoo: Path, style: str, runtime: str, threads: int) -> Iterator[str]:
-    """Run one peer on a free port of this machine; give its address.
+def run_peer(
+    peer: str, zoo: Path, style: str, runtime: str, threads: int
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run one peer on a free port of this machine; give its process and address.
 
     Raises:
         ServerError: it did not answer in time.
@@ -153,7 +162,7 @@ def run_peer(peer: str, zoo: Path, style: str, runtime: str, threads: int) -> It
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_live(f"{url}/livez", process)
-            yield url
+            yield process, url
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,13 @@ def load_painter() -> Paint:
         from service.runtimes import create_runtime
 
         painter = create_runtime("auto", torch.device("cpu"), threads).load(generator, "peer")
-        return lambda pixels: painter.paint(pixels, [0] * len(pixels))[0]
+        lock = threading.Lock()  # one pass at a time, as in the service
+
+        def paint_ours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            with lock:
+                return painter.paint(pixels, [0] * len(pixels))[0]
+
+        return paint_ours
     torch.set_num_threads(threads)
 
     @torch.inference_mode()
