@@ -9,7 +9,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 ASSETS ?= ../shared/assets
 PHOTOS ?= $(ASSETS)/photos/train
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
-BENCHMARKS := $(filter-out report,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[!_]*.py)))
+BENCHMARKS ?= engine serve batching memory tiles training peers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -35,10 +35,14 @@ format: $(DEV) ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff check --fix-only .
 	$(RUN) -m ruff format .
 
-bench: $(DEV) ## run every benchmark (BENCH_ARGS=--quick for the short ones)
-	@for name in $(BENCHMARKS); do \
-		echo "== $$name"; $(RUN) -m "benchmarks.$$name" $(BENCH_ARGS) || exit; \
-	done
+bench: SHELL := bash
+bench: $(DEV) ## run BENCHMARKS into benchmarks/results (BENCH_ARGS=--quick for the short ones)
+	@set -o pipefail; failed=; for name in $(BENCHMARKS); do \
+		echo "== $$name"; \
+		$(RUN) -m "benchmarks.$$name" $(BENCH_ARGS) | tee "benchmarks/results/$$name.txt" \
+			|| failed="$$failed $$name"; \
+	done; \
+	[ -z "$$failed" ] || { echo "make bench: bounds that do not hold:$$failed" >&2; exit 1; }
 
 train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); continues a run
 	@test -f "trainer/recipes/$(STYLE).toml" || { \

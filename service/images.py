@@ -35,6 +35,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ROWS_AT_ONCE = 256
 # Only these, since others that begin so have a linear curve.
 _SRGB_NAMES = frozenset({"sRGB", "sRGB IEC61966-2.1", "sRGB built-in"})
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -120,8 +121,11 @@ def blend(
     photo: NDArray[np.uint8], painting: NDArray[np.uint8], strength: float
 ) -> NDArray[np.uint8]:
     """From ``photo`` at strength 0 to ``painting`` at 1; both ends are exact."""
-    mix = photo * np.float32(1 - strength) + painting * np.float32(strength)
-    blended: NDArray[np.uint8] = np.rint(mix).astype(np.uint8)
+    blended = np.empty_like(photo)
+    for top in range(0, len(photo), _ROWS_AT_ONCE):  # floats of the whole would be 8 times its size
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        mix = photo[rows] * np.float32(1 - strength) + painting[rows] * np.float32(strength)
+        blended[rows] = np.rint(mix)
     return blended
 
 

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 _MAPS_AT_ONCE = 3.1
 
 
+# Kernels are made for each size of picture; by default 5,000 of each style's are kept, which is
+# memory that grows for thousands of requests (docs/decisions/0008). A pass has about 30.
+_KERNELS_KEPT = 128
+
+
 @functools.cache
 def _core() -> openvino.Core:
     """One for the life of the process.
@@ -79,6 +84,7 @@ class OpenVinoRuntime:
                 properties.hint.inference_precision: openvino.Type.f32,
                 properties.inference_num_threads: self._threads,
                 properties.hint.enable_cpu_pinning: False,  # replicas may share the machine
+                "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
             },
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
 
+
+# cuDNN's plans, of 200 KiB, one for each size of picture and convolution, are kept up to this
+# many; 10,000 otherwise. Read at the first convolution.
+os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 
 MIN_HALF_PSNR_DB = 40.0
 """How near to fp32 a painting must be for its generator to run in bf16."""
@@ -47,9 +52,6 @@ class TorchRuntime:
         # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        if device.type == "cuda":
-            # One plan a size and convolution is kept for ever otherwise.
-            torch.backends.cuda.cufft_plan_cache.max_size = 0
         self.device = device
         self.half = device.type == "cuda" if half is None else half
 
