@@ -12,6 +12,7 @@ from model_zoo.cards import Manifest, StyleCard, UnknownStyleError
 from service.errors import (
     DeadlineError,
     DeviceOutOfMemoryError,
+    ImageTooLargeError,
     StyleNotFoundError,
     UnsupportedMediaTypeError,
 )
@@ -157,13 +158,20 @@ class StylizePipeline:
                 request.stages_s[stage] = request.stages_s.get(stage, 0.0) + seconds
             return batched.result
 
-        layout = self._engine.layout(job.card)
-        if layout is None or self._engine.fits(job):
+        layout, most_px = self._engine.layout(job.card), self._engine.most_px(job.card)
+        painted: NDArray[np.uint8]
+        if layout is None:
+            if job.pixel_count > most_px:
+                raise ImageTooLargeError(
+                    f"{job.pixel_count:,} px exceed the {most_px:,} px that this style paints at "
+                    "once, and its noise cannot be cut into tiles; ask for a smaller max_side"
+                )
+            painted = await submit(job)
+            return painted
+        if job.pixel_count <= most_px:
             try:
-                painted: NDArray[np.uint8] = await submit(job)
+                painted = await submit(job)
             except DeviceOutOfMemoryError:
-                if layout is None:
-                    raise
                 # There is less memory than the budget says.
                 layout = layout.within(job.pixel_count / 2)
             else:

@@ -55,8 +55,8 @@ class StyleEngine(Protocol):
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint once in every style, so that no request pays for first-call set-up."""
 
-    def fits(self, job: StyleJob) -> bool:
-        """Whether ``job`` may be run whole."""
+    def most_px(self, card: StyleCard) -> int:
+        """How large a picture may be to be run whole."""
 
     def layout(self, card: StyleCard) -> TileLayout | None:
         """How to cut what does not fit; None where the style cannot be painted in tiles."""
@@ -133,10 +133,9 @@ class Stylizer:
         for card in cards:
             self.run([StyleJob(card, grey)])
 
-    def fits(self, job: StyleJob) -> bool:
-        """Whether the pass over ``job`` keeps to the memory budget."""
-        needed_bytes = job.pixel_count * self._painters[job.card.style_id].bytes_to_paint
-        return needed_bytes <= self._budget_bytes
+    def most_px(self, card: StyleCard) -> int:
+        """Pixels of the largest pass that keeps to the memory budget."""
+        return int(self._budget_bytes / self._painters[card.style_id].bytes_to_paint)
 
     def layout(self, card: StyleCard) -> TileLayout | None:
         """How to cut pictures that do not fit; None for generators with noise.
@@ -155,7 +154,7 @@ class Stylizer:
             stride=generator.stride,
             minimum_side=generator.minimum_side,
         )
-        fitting = largest.within(self._budget_bytes / painter.bytes_to_paint)
+        fitting = largest.within(self.most_px(card))
         return replace(fitting, sample_px=sample_px)
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from model_zoo.cards import StyleCard
-    from service.jobs import Job
     from service.tiles import TileLayout
 
 TINY_STYLES = ("ink", "wash")
@@ -124,8 +123,8 @@ class StubEngine:
         assert side_px
         self._work()
 
-    def fits(self, job: Job) -> bool:  # noqa: ARG002
-        return True
+    def most_px(self, card: StyleCard) -> int:  # noqa: ARG002
+        return 10**9
 
     def layout(self, card: StyleCard) -> TileLayout | None:  # noqa: ARG002
         return None

@@ -162,13 +162,12 @@ def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(
         torch_stylizer.run(jobs)
 
 
-def test_fits_follows_the_budget(manifest: Manifest) -> None:
+def test_most_px_follows_the_budget(manifest: Manifest) -> None:
     stylizer = Stylizer(manifest, device="cpu", threads=1, memory_budget_bytes=100 * 2**20)
     card = manifest.cards[0]
     most_px = 100 * 2**20 / stylizer._painters[card.style_id].bytes_to_paint
     side = int(most_px**0.5)
-    assert stylizer.fits(StyleJob(card, np.zeros((side, side, 3), np.uint8)))
-    assert not stylizer.fits(StyleJob(card, np.zeros((side + 2, side, 3), np.uint8)))
+    assert stylizer.most_px(card) == int(most_px)
     layout = stylizer.layout(card)
     assert layout is not None
     assert layout.side_px <= side + layout.stride

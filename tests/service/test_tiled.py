@@ -98,7 +98,7 @@ async def test_picture_that_runs_out_of_memory_is_painted_in_tiles(
 ) -> None:
     """The budget was more than there is: batches split, then pictures, and nothing is lost."""
     engine = make_engine()
-    engine.fits = lambda job: True  # noqa: ARG005
+    engine.most_px = lambda card: 10**9  # noqa: ARG005
     async with open_client(engine, max_batch_jobs=8) as client:
         engine.largest_px = 431 * 302
         whole = read_png((await client.stylize(large_photo, format="png")).content)
@@ -129,13 +129,17 @@ async def test_picture_whose_tiles_do_not_fit_either_is_503_and_the_next_is_serv
         assert (await client.http.get("/readyz")).status_code == 200
 
 
-async def test_picture_that_cannot_be_cut_is_503_when_it_does_not_fit(
+async def test_picture_that_cannot_be_cut_is_refused_when_it_does_not_fit(
     open_client: Any, make_engine: Any, large_photo: bytes
 ) -> None:
     engine = make_engine()
     engine._painters["ink"].generator.noise_channels = 3
     engine.largest_px = 96 * 64
     async with open_client(engine) as client:
+        response = await client.stylize(large_photo)
+        assert response.status_code == 413
+        assert "130,162 px exceed the " in response.json()["detail"]
+        engine.most_px = lambda card: 10**9  # noqa: ARG005
         assert (await client.stylize(large_photo)).status_code == 503
     assert engine.count(MeasureJob) == 0
 
