@@ -9,7 +9,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 ASSETS ?= ../shared/assets
 PHOTOS ?= $(ASSETS)/photos/train
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
-BENCHMARKS ?= engine serve batching memory tiles training peers
+BENCHMARKS ?= engine serve batching memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -36,12 +36,14 @@ format: $(DEV) ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff format .
 
 bench: SHELL := bash
-bench: $(DEV) ## run BENCHMARKS into benchmarks/results (BENCH_ARGS=--quick for the short ones)
-	@set -o pipefail; failed=; for name in $(BENCHMARKS); do \
+bench: $(DEV) ## run BENCHMARKS (BENCH_ARGS=--quick); a full run goes to benchmarks/results
+	@set -o pipefail; failed=; mkdir -p benchmarks/results; results=$$(mktemp -d); \
+	for name in $(BENCHMARKS); do \
 		echo "== $$name"; \
-		$(RUN) -m "benchmarks.$$name" $(BENCH_ARGS) | tee "benchmarks/results/$$name.txt" \
+		$(RUN) -m "benchmarks.$$name" $(BENCH_ARGS) | tee "$$results/$$name.txt" \
 			|| failed="$$failed $$name"; \
 	done; \
+	[ -n "$(BENCH_ARGS)" ] || mv "$$results"/*.txt benchmarks/results/; rm -rf "$$results"; \
 	[ -z "$$failed" ] || { echo "make bench: bounds that do not hold:$$failed" >&2; exit 1; }
 
 train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); continues a run

@@ -24,13 +24,13 @@ from typing import Any
 from benchmarks.generators import write_zoo
 from benchmarks.load import make_form, make_jpeg, percentiles_ms, saturate
 from benchmarks.report import check, describe_machine, read_commit
-from benchmarks.servers import run_service
+from benchmarks.servers import ServerError, run_service
 from service.settings import available_cores
 
 STYLES = 10
 IN_FLIGHT = 32
 MAX_BATCH = 8
-MULTIPLES_PX = (8, 64, 128, 256)
+MULTIPLES_PX = (1, 64, 128, 256)
 # Longer sides after max_side, and the shapes of phones, cameras, squares and crops, with weights.
 _LONG_SIDES_PX = {512: 3, 768: 2, 1024: 5}
 _SHAPES = {4 / 3: 30, 3 / 4: 35, 16 / 9: 10, 9 / 16: 8, 3 / 2: 5, 1.0: 7, None: 5}
@@ -133,6 +133,8 @@ def serve(arrivals: list[Arrival], seconds: float, threads: int) -> list[dict[st
             with run_service(Path(folder), threads, **setting) as server:
                 saturate(server.url, calls, clients=16, seconds=3)
                 answers, elapsed_s = saturate(server.url, calls, clients=16, seconds=seconds)
+                if any(answer.status != 200 for answer in answers):
+                    raise ServerError("a request failed")
                 jobs, batches = (
                     server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")
                 )

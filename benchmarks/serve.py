@@ -80,6 +80,7 @@ def main() -> int:
         )
         for name, bound in MIN_SATURATION.items()
     ]
+    checks.append(check("calls that failed at a constant rate", max, results, "failed", 0))
     checks.append(
         check("most ms besides engine and codecs", max, results, "overhead_ms", MAX_OVERHEAD_MS)
     )

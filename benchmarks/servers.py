@@ -49,6 +49,7 @@ def run_service(zoo: Path, threads: int, **variables: str) -> Iterator[Server]:
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
     settings = {"ATELIER_ZOO": str(zoo), "ATELIER_PORT": "0", "ATELIER_LOG_LEVEL": "warning"}
+    settings["ATELIER_DEVICE"] = "cpu"  # as all else that benchmarks compare
     settings |= {"ATELIER_MODEL_THREADS": str(threads), "ATELIER_CODEC_THREADS": str(threads)}
     with subprocess.Popen(
         [sys.executable, "-m", "service"],

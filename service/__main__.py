@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app = create_app(settings)
         listener = _listen(settings.host, settings.port)
     except DeviceUnavailableError as error:
-        _complain(f"{error}; set {variable_name('device')} to cpu or auto")
+        names = f"{variable_name('device')} and {variable_name('runtime')}"
+        _complain(f"{error}; with {names} at auto it takes what is there")
         return EXIT_FAULT
     except (ZooError, StartupError) as error:
         _complain(str(error))

@@ -20,7 +20,8 @@ class ImageFormat:
 
     ``magic`` is bytes by offset; of ``brands``, where there are any, one must stand among those
     that an ISO base media file declares (AVIF and HEIC share all else). ``can_encode`` formats may
-    be asked for as an answer; ``encoder`` holds the options of Pillow's writer.
+    be asked for as an answer; ``encoder`` holds the options of Pillow's writer, and no side of what
+    it writes may exceed ``max_side_px``.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ImageFormat:
     brands: frozenset[bytes] = frozenset()
     has_alpha: bool = True
     has_quality: bool = False
+    max_side_px: int = 65_535
     can_encode: bool = False
     encoder: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,6 +71,7 @@ FORMATS: dict[str, ImageFormat] = {
             suffix="webp",
             magic=((0, (b"RIFF",)), (8, (b"WEBP",))),
             has_quality=True,
+            max_side_px=16_383,
             can_encode=True,
             # Method 0 is about 3 times as fast as the default 4, for files 6 to 10 % larger.
             encoder={"method": 0, "exact": False},

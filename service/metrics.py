@@ -45,7 +45,7 @@ class Metrics:
         )
         self._batch_size = Histogram(
             "atelier_batch_size",
-            "Pictures in one forward pass.",
+            "Pictures, or tiles of one, in one forward pass.",
             buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32),
             registry=self.registry,
         )

@@ -129,9 +129,10 @@ class StylizePipeline:
                 source = _detect(request.image)
                 with _timed(request, "decode"):
                     photo = await self._on_codec_pool(self._decode, request, source)
+                target = _choose_target(request, source, photo)
                 painted = await self._paint(StyleJob(card, photo.pixels, request.seed), request)
                 with _timed(request, "encode"):
-                    return await self._on_codec_pool(_finish, request, source, photo, painted)
+                    return await self._on_codec_pool(_finish, request, target, photo, painted)
 
     def _card(self, style_id: str) -> StyleCard:
         try:
@@ -164,7 +165,7 @@ class StylizePipeline:
             if job.pixel_count > most_px:
                 raise ImageTooLargeError(
                     f"{job.pixel_count:,} px exceed the {most_px:,} px that this style paints at "
-                    "once, and its noise cannot be cut into tiles; ask for a smaller max_side"
+                    "once, and it cannot be cut into tiles; ask for a smaller max_side"
                 )
             painted = await submit(job)
             return painted
@@ -176,7 +177,12 @@ class StylizePipeline:
                 layout = layout.within(job.pixel_count / 2)
             else:
                 return painted
-        return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=self._on_codec_pool)
+        pool = self._on_codec_pool
+        try:
+            return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
+        except DeviceOutOfMemoryError:
+            layout = layout.within(layout.side_px**2 / 3)
+            return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
 
     async def _on_codec_pool(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
@@ -192,15 +198,28 @@ def _detect(image: bytes) -> ImageFormat:
     raise UnsupportedMediaTypeError(f"the bytes are not a picture of an accepted format: {names}")
 
 
+def _choose_target(request: StyleRequest, source: ImageFormat, photo: Photo) -> ImageFormat:
+    """Choose the answer's format while nothing is painted yet."""
+    longest_px = max(photo.pixels.shape[:2])
+    able = tuple(row for row in request.formats if longest_px <= row.max_side_px)
+    if not able:
+        names = ", ".join(row.name for row in request.formats)
+        most_px = max(row.max_side_px for row in request.formats)
+        raise ImageTooLargeError(
+            f"a side of {longest_px} px exceeds the {most_px} px that {names} can hold; "
+            "ask for another format or a smaller max_side"
+        )
+    return choose_format(able, source, has_alpha=photo.alpha is not None)
+
+
 def _finish(
-    request: StyleRequest, source: ImageFormat, photo: Photo, painted: NDArray[np.uint8]
+    request: StyleRequest, target: ImageFormat, photo: Photo, painted: NDArray[np.uint8]
 ) -> StylizedImage:
     """Mix the painting with its photograph as asked, and encode it."""
     if request.keep_colors:
         painted = transfer_colors(painted, photo.pixels)
     if request.strength < 1:
         painted = blend(photo.pixels, painted, request.strength)
-    target = choose_format(request.formats, source, has_alpha=photo.alpha is not None)
     data = encode_image(photo.with_pixels(painted), target, quality=request.quality)
     return StylizedImage(data, target)
 

@@ -22,15 +22,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_zoo.cards import Manifest, StyleCard
+    from model_zoo.layers import Generator
     from service.runtimes import Painter
 
 logger = logging.getLogger(__name__)
 
 # Other requests wait no longer than for one tile; larger ones would waste less on their margins.
 _TILE_SIDE_PX = 1280
-# Bounds how long others wait for the statistics; a picture of so many pixels still has its own.
-_MAX_SAMPLE_PX = 2048 * 2048
-_MEMORY_FAULTS = ("can't allocate memory", "cannot allocate memory", "bad alloc", "bad_alloc")
+# Bounds how long others wait for one pass, or for the statistics; a picture of so many pixels still
+# has its own.
+_MAX_PASS_PX = 2048 * 2048
+_MEMORY_FAULTS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad alloc",
+    "bad_alloc",
+    "out of memory",
+    "alloc_failed",
+)
 
 
 class DeviceUnavailableError(Exception):
@@ -93,7 +102,9 @@ class Stylizer:
         memory_budget_bytes: int = 2 * 2**30,
     ) -> None:
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            # OpenVINO, where it is asked for, runs on the CPU alone.
+            use_cuda = torch.cuda.is_available() and runtime != "openvino"
+            device = "cuda" if use_cuda else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceUnavailableError("torch finds no CUDA device it can use on this machine")
         try:
@@ -135,18 +146,19 @@ class Stylizer:
 
     def most_px(self, card: StyleCard) -> int:
         """Pixels of the largest pass that keeps to the memory budget."""
-        return int(self._budget_bytes / self._painters[card.style_id].bytes_to_paint)
+        fitting_px = int(self._budget_bytes / self._painters[card.style_id].bytes_to_paint)
+        return min(fitting_px, _MAX_PASS_PX) if self.device == "cpu" else fitting_px
 
     def layout(self, card: StyleCard) -> TileLayout | None:
-        """How to cut pictures that do not fit; None for generators with noise.
+        """How to cut pictures that do not fit; None where a tile cannot know what it should.
 
-        Their noise is drawn for the whole picture at once.
+        Noise is drawn for the whole picture at once, and circular padding looks at its other end.
         """
         painter = self._painters[card.style_id]
         generator = painter.generator
-        if generator.noise_channels:
+        if generator.noise_channels or _is_circular(generator):
             return None
-        sample_px = min(_MAX_SAMPLE_PX, int(self._budget_bytes / painter.bytes_to_measure))
+        sample_px = min(_MAX_PASS_PX, int(self._budget_bytes / painter.bytes_to_measure))
         largest = TileLayout(
             side_px=_TILE_SIDE_PX,
             margin_px=generator.reach_px,
@@ -166,18 +178,21 @@ class Stylizer:
         Raises:
             DeviceOutOfMemoryError: the batch does not fit the device.
         """
+        pixel_count = sum(job.pixel_count for job in jobs)
         try:
-            return self._run(jobs)
+            if len(jobs) == 1 or pixel_count <= self.most_px(jobs[0].card):
+                return self._run(jobs, pixel_count)
         except (torch.OutOfMemoryError, MemoryError):
             pass
         except RuntimeError as error:
             # The CPU's allocators have no exception of their own.
             if not any(fault in str(error).lower() for fault in _MEMORY_FAULTS):
                 raise
+        else:
+            raise DeviceOutOfMemoryError("the batch exceeds the memory budget; split it")
         self._painters.release_all()
-        megapixels = sum(job.pixel_count for job in jobs) / 1e6
         raise DeviceOutOfMemoryError(
-            f"a pass over {megapixels:.1f} MP does not fit the device's free memory; "
+            f"a pass over {pixel_count / 1e6:.1f} MP does not fit the device's free memory; "
             "ask for a smaller max_side"
         )
 
@@ -186,19 +201,25 @@ class Stylizer:
         device = self._runtime.device
         return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
-    def _run(self, jobs: Sequence[Job]) -> list[Any]:
+    def _run(self, jobs: Sequence[Job], pixel_count: int) -> list[Any]:
         first = jobs[0]
         painter = self._painters[first.card.style_id]
-        pixel_count = sum(job.pixel_count for job in jobs)
         if isinstance(first, MeasureJob):
             # Takes nothing that it keeps, so that all that others keep has to go.
             self._painters.release_all()
             return [painter.measure(first.patches, first.contrast)]
-        self._painters.make_room(first.card.style_id, pixel_count * painter.bytes_to_paint)
+        kind = "tile" if isinstance(first, TileJob) else "whole"
+        self._painters.make_room(first.card.style_id, kind, pixel_count * painter.bytes_to_paint)
         if isinstance(first, TileJob):
             pixels = np.ascontiguousarray(first.pixels)[None]
             return _check(*painter.paint_tile(pixels, first.whole, first.top, first.left))
         return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)])
+
+
+def _is_circular(generator: Generator) -> bool:
+    return any(
+        getattr(module, "padding_mode", None) == "circular" for module in generator.modules()
+    )
 
 
 def _paint_whole(

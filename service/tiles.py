@@ -12,7 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PATCH_SIDE_PX = 160
+# Of the statistics' patches: as large as the sight of a generator, or most of a patch would be what
+# its reflected border makes of it, and at least this.
+_LEAST_PATCH_SIDE_PX = 224
+_PATCH_MARGINS = 2
 _ROWS_AT_ONCE = 256
 
 
@@ -59,7 +62,7 @@ class TileLayout:
     def within(self, most_px: float) -> TileLayout:
         """The same for passes of at most ``most_px``, as far as margins leave a core worth it."""
         side_px = min(self.side_px, int(most_px**0.5) // self.stride * self.stride)
-        side_px = max(side_px, 4 * self.margin_px, self.minimum_side)
+        side_px = max(side_px, 3 * self.margin_px, self.minimum_side)
         sample_px = min(self.sample_px, int(most_px))
         return replace(self, side_px=side_px + -side_px % self.stride, sample_px=sample_px)
 
@@ -82,7 +85,8 @@ class TileLayout:
         height, width, _ = pixels.shape
         if height * width <= self.sample_px:
             return pad_pixels(pixels, self.stride, self.minimum_side)[None]
-        patch_height, patch_width = min(height, _PATCH_SIDE_PX), min(width, _PATCH_SIDE_PX)
+        side = max(_LEAST_PATCH_SIDE_PX, _PATCH_MARGINS * self.margin_px)
+        patch_height, patch_width = min(height, side), min(width, side)
         rows, columns = math.ceil(height / patch_height), math.ceil(width / patch_width)
         share = self.sample_px / (rows * columns * patch_height * patch_width)
         rows = max(1, int(rows * math.sqrt(share)))
@@ -103,13 +107,18 @@ class TileLayout:
         # Less a stride, since cuts are moved to multiples of it.
         count = math.ceil(size / (self.side_px - 2 * self.margin_px - self.stride))
         cuts = [self._down(size * number / count) for number in range(count)] + [size]
-        padded = math.ceil(size / self.stride) * self.stride
+        cores = list(pairwise(cuts))
+        padded = self._up(size)
+        side_px = self._up(max(end - start for start, end in cores)) + 2 * self.margin_px
         spans = []
-        for core in pairwise(cuts):
+        for core in cores:
             # At the picture's ends a tile has more context on its other side instead.
-            first = min(max(core[0] - self.margin_px, 0), padded - self.side_px)
-            spans.append(Span(core, (first, first + self.side_px)))
+            first = min(max(core[0] - self.margin_px, 0), padded - side_px)
+            spans.append(Span(core, (first, first + side_px)))
         return spans
+
+    def _up(self, size: int) -> int:
+        return math.ceil(size / self.stride) * self.stride
 
     def _down(self, position: float) -> int:
         return int(position) // self.stride * self.stride

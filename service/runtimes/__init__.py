@@ -54,6 +54,10 @@ class Painter(Protocol):
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Paint a part of a picture, whose first pixel is at row ``top`` and column ``left``."""
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether it keeps the memory of a pass for itself until :meth:`release_memory`."""
+
     def release_memory(self) -> None:
         """Give back what is held only to make the next pass of the same size faster."""
 

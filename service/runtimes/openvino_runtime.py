@@ -96,6 +96,8 @@ class OpenVinoPainter:
     picture, of a sample.
     """
 
+    keeps_memory = True
+
     def __init__(self, generator: Generator, compile_pass: Any) -> None:
         self.generator = generator
         self._folded = fold(generator)

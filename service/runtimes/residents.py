@@ -13,7 +13,8 @@ class Residents:
     """Painters by style, within a budget of memory.
 
     A painter that keeps the memory of its last pass is faster at its next, so each keeps it until
-    another needs room; then that which has painted longest ago gives its back first.
+    another needs room; then that which has painted longest ago gives its back first. Painters that
+    share one pool of memory keep none of their own.
 
     Args:
         painters: by style id.
@@ -23,7 +24,8 @@ class Residents:
     def __init__(self, painters: dict[str, Painter], budget_bytes: int) -> None:
         self._painters = painters
         self._budget_bytes = budget_bytes
-        self._held_bytes: OrderedDict[str, float] = OrderedDict()  # the last used stands last
+        # By style and kind of pass, the last used last.
+        self._held_bytes: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._painters)
@@ -31,19 +33,26 @@ class Residents:
     def __getitem__(self, style_id: str) -> Painter:
         return self._painters[style_id]
 
-    def make_room(self, style_id: str, needed_bytes: float) -> Painter:
-        """Give the painter of ``style_id``, for a pass that needs so much."""
-        needed_bytes = max(needed_bytes, self._held_bytes.pop(style_id, 0.0))
-        while (
-            self._held_bytes and sum(self._held_bytes.values()) + needed_bytes > self._budget_bytes
-        ):
-            oldest, _ = self._held_bytes.popitem(last=False)
-            self._painters[oldest].release_memory()
-        self._held_bytes[style_id] = needed_bytes
-        return self._painters[style_id]
+    def make_room(self, style_id: str, kind: str, needed_bytes: float) -> None:
+        """See that a pass which needs so much, of some kind of its own memory, keeps the budget."""
+        if not self._painters[style_id].keeps_memory:
+            return
+        key = style_id, kind
+        held_bytes = max(needed_bytes, self._held_bytes.pop(key, 0.0))
+        while self._held_bytes and sum(self._held_bytes.values()) > self._budget_bytes - held_bytes:
+            (oldest, _), _ = self._held_bytes.popitem(last=False)
+            self._release(oldest)
+            if oldest == style_id:
+                held_bytes = needed_bytes
+        self._held_bytes[key] = held_bytes
 
     def release_all(self) -> None:
         """Give all back that passes have left behind."""
-        for style_id in self._held_bytes:
-            self._painters[style_id].release_memory()
+        for painter in self._painters.values():
+            painter.release_memory()
         self._held_bytes.clear()
+
+    def _release(self, style_id: str) -> None:
+        self._painters[style_id].release_memory()  # of every kind
+        for key in [key for key in self._held_bytes if key[0] == style_id]:
+            del self._held_bytes[key]

@@ -63,6 +63,8 @@ class TorchRuntime:
 class TorchPainter:
     """One generator on one device; see :class:`service.runtimes.Painter`."""
 
+    keeps_memory = False  # torch has one pool for all
+
     def __init__(self, generator: Generator, device: torch.device, *, half: bool) -> None:
         self.generator = generator
         self.bytes_to_paint = bytes_to_paint(generator)

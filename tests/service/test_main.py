@@ -85,7 +85,9 @@ def test_start_when_the_device_is_missing_then_names_the_setting(
     status, errors = start_in_process(ATELIER_DEVICE="cuda")
     assert status == 1
     assert len(errors.splitlines()) == 1
-    assert errors.endswith("set ATELIER_DEVICE to cpu or auto\n")
+    assert errors.endswith(
+        "with ATELIER_DEVICE and ATELIER_RUNTIME at auto it takes what is there\n"
+    )
 
 
 def spoil_weights(zoo: Path) -> None:

@@ -128,6 +128,7 @@ def test_run_when_a_style_breaks_then_that_picture_is_an_error(
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("Exception from src/plugins/intel_cpu: std::bad_alloc"),
+        RuntimeError("CUDA error: out of memory"),
         MemoryError(),
     ],
 )
@@ -148,7 +149,7 @@ def test_run_when_memory_runs_out_then_says_so_and_gives_back_what_is_held(
     monkeypatch.setattr(ink, "paint", fail)
     with pytest.raises(DeviceOutOfMemoryError, match=r"0\.0 MP .* smaller max_side"):
         torch_stylizer.run(jobs)
-    assert released == ["wash"]
+    assert released[-1] == "wash"
 
 
 def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(
@@ -173,11 +174,23 @@ def test_most_px_follows_the_budget(manifest: Manifest) -> None:
     assert layout.side_px <= side + layout.stride
 
 
-def test_layout_is_none_for_generators_with_noise(
+def test_layout_is_none_where_a_tile_cannot_know_what_it_should(
     manifest: Manifest, torch_stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_stylizer._painters["ink"].generator, "noise_channels", 3)
-    assert torch_stylizer.layout(manifest.cards[0]) is None
+    ink, wash = (torch_stylizer._painters[card.style_id].generator for card in manifest)
+    monkeypatch.setattr(ink, "noise_channels", 3)
+    monkeypatch.setattr(wash.to_rgb, "padding_mode", "circular")
+    assert [torch_stylizer.layout(card) for card in manifest] == [None, None]
+
+
+def test_run_when_a_batch_exceeds_the_budget_then_asks_to_split_it(
+    manifest: Manifest, jobs: list[StyleJob]
+) -> None:
+    stylizer = Stylizer(manifest, device="cpu", threads=1, memory_budget_bytes=2 * 2**20)
+    assert jobs[0].pixel_count <= stylizer.most_px(manifest.cards[0]) < 3 * jobs[0].pixel_count
+    with pytest.raises(DeviceOutOfMemoryError, match="split"):
+        stylizer.run(jobs)
+    assert len(stylizer.run(jobs[:1])) == 1
 
 
 @pytest.fixture
@@ -222,27 +235,14 @@ def test_painting_in_tiles_is_near_painting_whole(
 ) -> None:
     """The statistics are those of the whole picture here, so that only rounding differs."""
     stylizer, card = shipped
-    job = StyleJob(card, np.asarray(photograph(563, 409)))
+    job = StyleJob(card, np.asarray(photograph(963, 709)))
     seen: list[Job] = []
-    tiled = paint_tiled(stylizer, job, 256, seen).astype(float)
+    tiled = paint_tiled(stylizer, job, 512, seen).astype(float)
     assert isinstance(seen[0], MeasureJob)
     assert all(isinstance(part, TileJob) for part in seen[1:])
-    assert len(seen) == 1 + 4 * 5
+    assert len(seen) == 1 + 4 * 3
     whole = stylizer.run([job])[0].astype(float)
     assert np.abs(tiled - whole).max() <= 1
-
-
-def test_painting_in_tiles_from_a_sample_keeps_the_colours(
-    shipped: tuple[Stylizer, StyleCard],
-    photograph: Callable[..., Image.Image],
-    paint_tiled: Callable[..., np.ndarray],
-) -> None:
-    stylizer, card = shipped
-    job = StyleJob(card, np.asarray(photograph(960, 640)))
-    tiled = paint_tiled(stylizer, job, 512, sample_px=960 * 640 // 2).astype(float)
-    whole = stylizer.run([job])[0].astype(float)
-    assert 10 * np.log10(255**2 / np.square(tiled - whole).mean()) > 26
-    assert np.abs(tiled.mean((0, 1)) - whole.mean((0, 1))).max() < 4
 
 
 def test_tiles_do_not_show(
@@ -252,8 +252,8 @@ def test_tiles_do_not_show(
 ) -> None:
     """Cut elsewhere, the painting is the same."""
     stylizer, card = shipped
-    job = StyleJob(card, np.asarray(photograph(563, 409)))
-    small, large = (paint_tiled(stylizer, job, side_px).astype(int) for side_px in (192, 320))
+    job = StyleJob(card, np.asarray(photograph(963, 709)))
+    small, large = (paint_tiled(stylizer, job, side_px).astype(int) for side_px in (400, 600))
     assert np.abs(small - large).max() <= 1
 
 

@@ -44,11 +44,11 @@ class WatchedStylizer(Stylizer):
         layout = super().layout(card)
         return layout and replace(layout, sample_px=10**9)
 
-    def _run(self, jobs: Sequence[Job]) -> list[Any]:
+    def _run(self, jobs: Sequence[Job], pixel_count: int) -> list[Any]:
         self.jobs += jobs
-        if sum(job.pixel_count for job in jobs) > self.largest_px:
+        if pixel_count > self.largest_px:
             raise MemoryError
-        return super()._run(jobs)
+        return super()._run(jobs, pixel_count)
 
     def count(self, kind: type) -> int:
         return sum(isinstance(job, kind) for job in self.jobs)
