@@ -130,3 +130,20 @@ async def test_deadline_that_passes_in_the_queue_keeps_the_picture_from_being_pa
         stub_engine.gate.set()
         assert (await painting).status_code == 200
     assert stub_engine.batches == [1]
+
+
+async def test_format_that_cannot_hold_the_picture_is_refused_before_it_is_painted(
+    open_client: Any, stub_engine: Any, encode: Callable[..., bytes]
+) -> None:
+    """WebP ends at 16,383 px; where the client takes another format as well, that answers."""
+    strip = encode(Image.new("RGB", (16_384, 16), "white"), "png")
+    async with open_client(stub_engine, max_side_px=16_384) as client:
+        stub_engine.batches.clear()
+        refused = await client.stylize(strip, max_side="16384", format="webp")
+        assert refused.status_code == 413
+        assert "16384 px exceeds the 16383 px" in refused.json()["detail"]
+        assert stub_engine.batches == []
+        headers = {"Accept": "image/webp, image/jpeg"}
+        answered = await client.stylize(strip, max_side="16384", headers=headers)
+        assert answered.status_code == 200
+        assert answered.headers["content-type"] == "image/jpeg"
