@@ -56,7 +56,7 @@ class Plan:
     seconds: float
 
 
-FULL = Plan(rounds=4, seconds=8)
+FULL = Plan(rounds=3, seconds=6)
 QUICK = Plan(rounds=2, seconds=3)
 
 
