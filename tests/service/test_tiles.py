@@ -72,7 +72,7 @@ def test_sample_is_the_picture_where_it_may_be() -> None:
 def test_sample_is_spread_over_the_picture() -> None:
     rows = np.broadcast_to(np.arange(960)[:, None, None] // 4, (960, 1280, 3)).astype(np.uint8)
     patches = make_layout(960 * 1280 // 4).sample(rows)
-    assert len(patches) >= 10
+    assert len(patches) >= 6
     assert patches.min() == 0
     assert patches.max() == 239
 
