@@ -13,7 +13,7 @@ BENCHMARKS ?= engine serve batching memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format bench train clean
+.PHONY: help serve test check lint format bench train clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,12 +24,14 @@ serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, A
 test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
-check: $(DEV) ## formatting, lint, types, import rules, then the quick tests
+check: lint ## lint, then the quick tests
+	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(DEV) ## formatting, lint, types, import rules
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
-	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 format: $(DEV) ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff check --fix-only .
