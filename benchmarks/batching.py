@@ -11,7 +11,6 @@ batches of one and of up to eight.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 from benchmarks.generators import write_zoo
 from benchmarks.load import make_form, make_jpeg, percentiles_ms, saturate
-from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.report import check, describe_machine, finish
 from benchmarks.servers import ServerError, run_service
 from service.settings import available_cores
 
@@ -66,15 +65,8 @@ def main() -> int:
         )
     gain = {"gain": round(served[1]["images_per_s"] / served[0]["images_per_s"], 3)}
     checks = [check("batches of eight over batches of one, on this CPU", max, [gain], "gain", 1.05)]
-    report = {
-        "benchmark": "batching",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": replays + served,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if checks[0]["holds"] else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("batching", machine, replays + served, checks)
 
 
 def draw_arrivals(count: int) -> list[Arrival]:

@@ -9,7 +9,6 @@ whatever else the machine does falls on all; peak memory comes from a fresh proc
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -25,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generators import style_of, write_zoo
-from benchmarks.report import check, describe_machine, peak_resident_bytes, read_commit
+from benchmarks.report import check, describe_machine, finish, peak_resident_bytes
 from model_zoo.cards import Manifest
 from model_zoo.checkpoints import load_generator
 from model_zoo.generators import GENERATORS
@@ -95,15 +94,8 @@ def main() -> int:
                 print_row(row)
             results += rows
     checks = list_checks(results)
-    report = {
-        "benchmark": "engine",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if all(entry["holds"] for entry in checks) else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("engine", machine, results, checks)
 
 
 def parse_arguments() -> argparse.Namespace:

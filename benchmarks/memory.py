@@ -9,7 +9,6 @@ kernels, plans and buffers that are kept for each shape.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 from benchmarks.generators import write_zoo
 from benchmarks.load import make_form, make_jpeg, saturate
-from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.report import check, describe_machine, finish
 from benchmarks.servers import Server, run_service
 from service.settings import available_cores
 
@@ -54,15 +53,8 @@ def main() -> int:
             MAX_GROWTH,
         )
     ]
-    report = {
-        "benchmark": "memory",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if checks[0]["holds"] else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("memory", machine, results, checks)
 
 
 def measure(server: Server, requests: int) -> list[dict[str, Any]]:

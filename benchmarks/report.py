@@ -5,6 +5,7 @@ Imports neither service nor trainer, so that a benchmark of one runs where the o
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -30,10 +31,28 @@ def check(
     return {"name": name, "value": value, "bound": bound, "holds": holds}
 
 
-def peak_resident_bytes() -> int:
-    """Give the largest resident size, in bytes, that this process has had."""
+def finish(
+    benchmark: str,
+    machine: dict[str, Any],
+    results: list[dict[str, Any]],
+    checks: list[dict[str, Any]],
+) -> int:
+    """Print the last line and give the exit status: 1 where a check does not hold."""
+    report = {
+        "benchmark": benchmark,
+        "machine": machine,
+        "commit": read_commit(),
+        "results": results,
+        "checks": checks,
+    }
+    print(json.dumps(report))
+    return 0 if all(entry["holds"] for entry in checks) else 1
+
+
+def peak_resident_bytes(process: int | str = "self") -> int:
+    """Give the largest resident size, in bytes, that a process, by its id, has had."""
     # Not ru_maxrss: Linux lets a child begin at the peak of the process that started it.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(peak.split()[1]) * 1024
 

@@ -10,7 +10,6 @@ what the service could answer.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from benchmarks.load import (
     percentiles_ms,
     saturate,
 )
-from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.report import check, describe_machine, finish
 from benchmarks.servers import run_service
 from service.formats import FORMATS
 from service.images import decode_image
@@ -84,15 +83,8 @@ def main() -> int:
     checks.append(
         check("most ms besides engine and codecs", max, results, "overhead_ms", MAX_OVERHEAD_MS)
     )
-    report = {
-        "benchmark": "serve",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if all(entry["holds"] for entry in checks) else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("serve", machine, results, checks)
 
 
 def parse_arguments() -> argparse.Namespace:

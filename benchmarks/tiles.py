@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ from PIL import Image
 from skimage import data as skimage_data
 
 from benchmarks.load import make_form, saturate
-from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.report import check, describe_machine, finish, peak_resident_bytes
 from benchmarks.servers import run_service
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from service.jobs import Job, StyleJob
@@ -73,15 +71,8 @@ def main() -> int:
         check("gradient across tile borders over inside", max, results, "seams", MAX_SEAM_RATIO),
         check("peak bytes of the service", max, results[-1:], "peak_bytes", MAX_RESIDENT_BYTES),
     ]
-    report = {
-        "benchmark": "tiles",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if all(entry["holds"] for entry in checks) else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("tiles", machine, results, checks)
 
 
 def one_of_each(manifest: Manifest) -> list[StyleCard]:
@@ -183,14 +174,13 @@ def serve_huge(
     }
     with run_service(manifest.zoo, threads, **settings) as server:
         answers, seconds = saturate(server.url, [call], clients=1, count=1, keep_body=True)
-        status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
+        peak_bytes = peak_resident_bytes(server.process.pid)
     if answers[0].status != 200:
         raise SystemExit(f"the service answered {answers[0].status}: {answers[0].body[:300]!r}")
     painting = np.asarray(Image.open(io.BytesIO(answers[0].body)))
     one = Manifest(manifest.zoo, (card,))
     layout = Stylizer(one, device="cpu", threads=threads).layout(card)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    if layout is None or peak is None or painting.shape[:2] != size[::-1]:
+    if layout is None or painting.shape[:2] != size[::-1]:
         raise SystemExit(f"the painting is {painting.shape}")
     return {
         "style": card.style_id,
@@ -199,7 +189,7 @@ def serve_huge(
         "size": f"{size[0]}x{size[1]}",
         "seams": seam_ratio(painting, layout),
         "seconds": round(seconds, 2),
-        "peak_bytes": int(peak[1]) * 1024,
+        "peak_bytes": peak_bytes,
         "stages_ms": answers[0].stages_ms,
     }
 

@@ -19,7 +19,6 @@ ratios. Written from general knowledge of such scripts; nothing is copied.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -42,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
-from benchmarks.report import check, describe_machine, peak_resident_bytes, read_commit
+from benchmarks.report import check, describe_machine, finish, peak_resident_bytes
 from model_zoo.checkpoints import build_generator
 from trainer.commands.arguments import asset, positive
 from trainer.devices import Precision, choose_device, choose_dtype, keep_freed_memory
@@ -174,15 +173,7 @@ def report(arguments: argparse.Namespace, scratch: Path) -> int:
             f"{difference} gradient norm, fp32", max, results, "gradient_difference", MAX_DIFFERENCE
         ),
     ]
-    whole = {
-        "benchmark": "training",
-        "machine": machine,
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(whole))
-    return 0 if all(entry["holds"] for entry in checks) else 1
+    return finish("training", machine, results, checks)
 
 
 # --- one case, measured

@@ -182,7 +182,8 @@ class StylizePipeline:
             return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
         except DeviceOutOfMemoryError:
             layout = layout.within(layout.side_px**2 / 3)
-            return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
+        # Outside the except block, whose traceback would keep the first painting alive.
+        return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
 
     async def _on_codec_pool(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs

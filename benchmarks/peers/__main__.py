@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import signal
 import socket
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.generators import write_zoo
 from benchmarks.load import make_form, make_jpeg, percentiles_ms, saturate
-from benchmarks.report import check, describe_machine, read_commit
+from benchmarks.report import check, describe_machine, finish
 from benchmarks.servers import ServerError, run_service
 from service.settings import available_cores
 
@@ -85,15 +84,8 @@ def main() -> int:
                 results.append(measure(peer, runtime, generator, plan, arguments.threads))
                 print_row(results[-1])
     checks = list_checks(results)
-    report = {
-        "benchmark": "peers",
-        "machine": describe_machine(available_cores(), arguments.threads),
-        "commit": read_commit(),
-        "results": results,
-        "checks": checks,
-    }
-    print(json.dumps(report))
-    return 0 if all(entry["holds"] for entry in checks) else 1
+    machine = describe_machine(available_cores(), arguments.threads)
+    return finish("peers", machine, results, checks)
 
 
 def measure(peer: str, runtime: str, generator: str, plan: Plan, threads: int) -> dict[str, Any]:

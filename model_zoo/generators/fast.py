@@ -30,9 +30,9 @@ def fast(
     padding: Padding = "reflect",
     grain: float = 0.1,
 ) -> Generator:
-    """16/32/96 channels, 5 residual blocks at an eighth of the size: 0.89 M parameters.
+    """16/32/96 channels, 5 residual blocks at an eighth of the size: 0.90 M parameters.
 
-    The twelfth part of the time of ``johnson`` in eager torch, and less.
+    With OpenVINO about a thirteenth of the time of ``johnson`` in eager torch, at 512 x 512 px.
     """
     return FastGenerator(
         encoder=(16, 32, 96),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, get_args
@@ -188,6 +189,26 @@ def test_styles_of_one_architecture_keep_their_own_weights(photos: np.ndarray) -
             expected = to_pixels(generator.paint(to_photos(torch.from_numpy(photos.copy())), None))
         assert np.abs(painted[-1] - expected[0].numpy()).max() <= 1
     assert np.abs(painted[0] - painted[1]).mean() > 5
+
+
+def test_what_is_kept_for_each_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would keep 5,000 kernels a style, and cuDNN 10,000 plans."""
+    module = pytest.importorskip("service.runtimes.openvino_runtime")
+    options: list[dict[Any, Any]] = []
+
+    class Core:
+        def compile_model(self, _graph: object, _device: str, given: dict[Any, Any]) -> None:
+            options.append(given)
+
+    monkeypatch.setattr(module, "_core", Core)
+    load("openvino", "fast")
+    assert options[0]["CPU_RUNTIME_CACHE_CAPACITY"] <= 256
+    assert int(os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"]) <= 1000
+
+
+def test_openvino_has_one_core_for_the_life_of_the_process() -> None:
+    first, second = (create_runtime("openvino", CPU, 1) for _ in range(2))
+    assert first._core is second._core  # type: ignore[attr-defined]
 
 
 def test_nothing_phones_home() -> None:

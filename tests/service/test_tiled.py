@@ -115,6 +115,17 @@ async def test_picture_that_runs_out_of_memory_is_painted_in_tiles(
         assert np.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.8
 
 
+async def test_tiles_that_run_out_of_memory_are_cut_smaller(
+    open_client: Any, make_engine: Any, large_photo: bytes
+) -> None:
+    engine = make_engine()
+    engine.largest_px = 224**2  # one patch; the tiles of this budget have 264 px a side
+    async with open_client(engine) as client:
+        assert (await client.stylize(large_photo)).status_code == 200
+    assert engine.count(MeasureJob) == 2
+    assert engine.count(TileJob) > TILES
+
+
 async def test_picture_whose_tiles_do_not_fit_either_is_503_and_the_next_is_served(
     open_client: Any, make_engine: Any, large_photo: bytes, photo_jpeg: bytes
 ) -> None:

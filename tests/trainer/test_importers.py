@@ -151,11 +151,13 @@ def test_a_nearly_black_photograph_is_answered_alike(
 ) -> None:
     """Where variances are small, eps counts: the first normalization must see the same scale.
 
-    Rounding differs between processors, and is magnified here.
+    Their network answers in double, since rounding differs between processors and is magnified
+    here: in fp32 it is 0.26 of 255 away from itself.
     """
     faint = photo(32, 32) / 2000
 
-    torch.testing.assert_close(convert(tensors)(faint), network(faint), atol=0.5, rtol=0)
+    expected = network.double()(faint.double()).float()
+    torch.testing.assert_close(convert(tensors)(faint), expected, atol=0.05, rtol=0)
 
 
 def test_the_style_stands_in_a_zoo_that_verifies_and_that_the_service_paints_with(
