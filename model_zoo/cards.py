@@ -19,6 +19,13 @@ STYLE_ID_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """Lower-case words joined by hyphens: safe in a URL, a metric label and a file name."""
 
 
+_KINDS: dict[str, tuple[type, str]] = {
+    "str": (str, "a string"),
+    "int": (int, "a whole number"),
+    "Mapping[str, Any]": (dict, "a table"),
+}
+
+
 class ZooError(Exception):
     """A zoo cannot be used as it is; the message names the file and what to do."""
 
@@ -32,7 +39,9 @@ class StyleCard:
     """Everything about one style but its tensors.
 
     ``weights`` and ``preview`` are paths relative to the zoo's folder. ``quality`` holds measured
-    figures and may be empty; ``training`` says how the weights came to be.
+    figures and may be empty; ``training`` says how the weights came to be. Styles of one
+    conditional network share its weights, each is its ``style_row``. ``mixes_as`` is the id of
+    such a style that stands for this one where styles are mixed.
     """
 
     style_id: str
@@ -50,6 +59,8 @@ class StyleCard:
     recipe: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
+    style_row: int = 0
+    mixes_as: str = ""
 
     def __post_init__(self) -> None:
         if not STYLE_ID_PATTERN.fullmatch(self.style_id):
@@ -64,6 +75,16 @@ class StyleCard:
                 )
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ZooError(f"style {self.style_id!r}: sha256 must be 64 hexadecimal digits")
+
+    @property
+    def architecture(self) -> str:
+        """Equal only for generators that differ in nothing but their weights."""
+        return f"{self.generator} {sorted(self.arguments.items())}"
+
+    @property
+    def network(self) -> str:
+        """Equal only for styles that one and the same network paints."""
+        return f"{self.architecture} {self.weights}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,13 @@ class Manifest:
             if card.style_id in seen:
                 raise ZooError(f"{path}: style id {card.style_id!r} appears twice")
             seen.add(card.style_id)
+        rows = {card.style_id for card in cards if card.style_row}
+        for card in cards:
+            if card.mixes_as and card.mixes_as not in rows:
+                raise ZooError(
+                    f"{path}: style {card.style_id!r} mixes as {card.mixes_as!r}, "
+                    "which is no style with a style_row"
+                )
         return cls(zoo, cards)
 
     def verify(self) -> None:
@@ -171,9 +199,8 @@ def _card(entry: Any, position: int, path: Path) -> StyleCard:
     for key, value in entry.items():
         if key not in known:
             raise ZooError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-        expected = str if known[key] == "str" else dict
-        if not isinstance(value, expected):
-            kind = "a string" if expected is str else "a table"
+        expected, kind = _KINDS[known[key]]
+        if not isinstance(value, expected) or isinstance(value, bool):
             raise ZooError(f"{where}: {key} must be {kind}, not {value!r}")
     try:
         return StyleCard(**entry)

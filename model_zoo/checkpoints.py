@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 
 from model_zoo.cards import ZooError
 from model_zoo.generators import GENERATORS
+from model_zoo.generators.conditional import IDENTITY_ROW, ConditionalGenerator, row_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from model_zoo.cards import Manifest, StyleCard
     from model_zoo.layers import Generator
 
 
@@ -55,6 +57,38 @@ def load_generator(path: Path, generator: str, arguments: Mapping[str, Any]) -> 
     _check_tensors(path, generator, module.state_dict(), tensors)
     module.load_state_dict(tensors)  # copies into the module's own fp32
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def load_style(manifest: Manifest, card: StyleCard) -> Generator:
+    """Load the generator of one style of a zoo, as :func:`load_generator` does.
+
+    Raises:
+        ZooError: its weights cannot be loaded, or hold no such row.
+    """
+    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    check_row(card, generator)
+    if isinstance(generator, ConditionalGenerator):
+        generator.style_row = card.style_row
+    return generator
+
+
+def check_row(card: StyleCard, generator: Generator) -> None:
+    """See that ``generator`` has the row of ``card``, or neither has any.
+
+    Raises:
+        ZooError: it has not.
+    """
+    rows = row_count(generator)
+    if rows and not IDENTITY_ROW < card.style_row < rows:
+        raise ZooError(
+            f"style {card.style_id!r}: style_row = {card.style_row} must be one of the rows "
+            f"{IDENTITY_ROW + 1} to {rows - 1} of {card.weights}"
+        )
+    if card.style_row and not rows:
+        raise ZooError(
+            f"style {card.style_id!r}: style_row = {card.style_row}, "
+            f"but generator {card.generator!r} has no rows"
+        )
 
 
 def save_generator(module: Generator, path: Path, *, dtype: torch.dtype = torch.float16) -> None:

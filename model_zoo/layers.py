@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Normalization = Literal["instance", "batch"]
 Padding = Literal["reflect", "replicate", "zero", "circular"]
+NormalizationKind: TypeAlias = Normalization | type[nn.Module]
+"""One by name, or a module that is built from its number of channels alone."""
 
 INPUT_GAIN = 32.0
 """The networks see [0, 32]: from [0, 1] the variances of pale pictures come near to the eps of the
@@ -66,8 +68,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     so a tile is painted as the part of its picture that it is (``model_zoo.tiling``).
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-5, affine=True, track_running_stats=False)
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        super().__init__(channels, eps=1e-5, affine=affine, track_running_stats=False)
         self.statistics: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,12 +81,14 @@ class InstanceNorm(nn.InstanceNorm2d):
         return torch.addcmul(shift.view(-1, 1, 1), x.float(), gain.view(-1, 1, 1)).to(x.dtype)
 
 
-def normalization_layer(kind: Normalization, channels: int) -> nn.Module:
-    """Instance or batch normalization over ``channels``, both with eps 1e-5 and affine.
+def normalization_layer(kind: NormalizationKind, channels: int) -> nn.Module:
+    """Instance or batch normalization over ``channels``, both with eps 1e-5 and affine, or another.
 
     Raises:
-        ValueError: ``kind`` is neither.
+        ValueError: ``kind`` is the name of neither.
     """
+    if isinstance(kind, type):
+        return kind(channels)
     if kind == "instance":
         return InstanceNorm(channels)
     if kind == "batch":
@@ -126,7 +130,7 @@ def conv_block(
     in_channels: int,
     out_channels: int,
     kernel: int,
-    normalization: Normalization | None,
+    normalization: NormalizationKind | None,
     padding: Padding = "reflect",
     *,
     stride: int = 1,
@@ -151,7 +155,7 @@ def conv_block(
 def upsampling_block(
     in_channels: int,
     out_channels: int,
-    normalization: Normalization | None,
+    normalization: NormalizationKind | None,
     padding: Padding = "reflect",
 ) -> nn.Sequential:
     """Nearest upsampling by 2, then a 3x3 block: free of the grids of a transposed convolution."""
@@ -168,7 +172,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, normalization: Normalization, padding: Padding = "reflect"
+        self, channels: int, normalization: NormalizationKind, padding: Padding = "reflect"
     ) -> None:
         super().__init__()
         self.branch = nn.Sequential(

@@ -129,6 +129,21 @@ def blend(
     return blended
 
 
+def add_residue(
+    photo: NDArray[np.uint8],
+    painting: NDArray[np.uint8],
+    identity: NDArray[np.uint8],
+    share: float,
+) -> NDArray[np.uint8]:
+    """``painting`` and that ``share`` of what of ``photo`` its network's ``identity`` lacks."""
+    whole = np.empty_like(photo)
+    for top in range(0, len(photo), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        residue = photo[rows].astype(np.float32) - identity[rows]
+        whole[rows] = np.rint(np.clip(painting[rows] + np.float32(share) * residue, 0, 255))
+    return whole
+
+
 def _check_size(size: tuple[int, int], max_source_pixels: int, min_side_px: int) -> None:
     width, height = size
     if width * height > max_source_pixels:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from model_zoo.tiling import WholeStatistics
 
 
+Mix: TypeAlias = tuple[tuple[int, float], ...]
+"""Rows of a conditional network and how much of each, of sum 1; empty: the card's own row."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StyleJob:
     """One picture to paint whole: ``pixels`` is uint8 (H, W, 3), sRGB. Answered by the same."""
@@ -22,12 +26,13 @@ class StyleJob:
     card: StyleCard
     pixels: NDArray[np.uint8]
     seed: int = 0
+    mix: Mix = ()
 
     @property
     def batch_key(self) -> Hashable:
         """Jobs of equal key fit one tensor and one generator."""
         height, width, _ = self.pixels.shape
-        return self.card.style_id, height, width
+        return self.card.network, height, width
 
     @property
     def pixel_count(self) -> int:
@@ -46,6 +51,7 @@ class MeasureJob:
     card: StyleCard
     patches: NDArray[np.uint8]
     contrast: float
+    mix: Mix = ()
 
     @property
     def batch_key(self) -> Hashable:
@@ -70,6 +76,7 @@ class TileJob:
     whole: WholeStatistics
     top: int
     left: int
+    mix: Mix = ()
 
     @property
     def batch_key(self) -> Hashable:

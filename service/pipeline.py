@@ -8,17 +8,23 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from model_zoo.cards import Manifest, StyleCard, UnknownStyleError
 from service.errors import (
     DeadlineError,
     DeviceOutOfMemoryError,
     ImageTooLargeError,
-    StyleNotFoundError,
     UnsupportedMediaTypeError,
 )
 from service.formats import FORMATS, ImageFormat, choose_format, detect_format
-from service.images import Photo, blend, decode_image, encode_image, transfer_colors
+from service.images import (
+    Photo,
+    add_residue,
+    blend,
+    decode_image,
+    encode_image,
+    transfer_colors,
+)
 from service.jobs import Job, StyleJob
+from service.mixtures import Choice, choose_style
 from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model_zoo.cards import Manifest
     from service.batcher import Batched, Batcher
     from service.gate import AdmissionGate
     from service.settings import Settings
@@ -78,7 +85,7 @@ class StyleRequest:
     """
 
     image: bytes
-    style_id: str
+    style: str
     formats: tuple[ImageFormat, ...]
     deadline: Deadline
     max_side_px: int
@@ -125,21 +132,17 @@ class StylizePipeline:
         """
         with self.gate.admit():
             async with request.deadline.enforce():
-                card = self._card(request.style_id)
+                choice = choose_style(request.style, self.manifest)
                 source = _detect(request.image)
                 with _timed(request, "decode"):
                     photo = await self._on_codec_pool(self._decode, request, source)
                 target = _choose_target(request, source, photo)
-                painted = await self._paint(StyleJob(card, photo.pixels, request.seed), request)
+                painted = await self._paint_as_strong(choice, photo, request)
+                strength = 1.0 if choice.mix else request.strength
                 with _timed(request, "encode"):
-                    return await self._on_codec_pool(_finish, request, target, photo, painted)
-
-    def _card(self, style_id: str) -> StyleCard:
-        try:
-            return self.manifest.card(style_id)
-        except UnknownStyleError as error:
-            known = ", ".join(card.style_id for card in self.manifest)
-            raise StyleNotFoundError(f"no style {style_id!r}; there are {known}") from error
+                    return await self._on_codec_pool(
+                        _finish, request, target, photo, painted, strength
+                    )
 
     def _decode(self, request: StyleRequest, source: ImageFormat) -> Photo:
         return decode_image(
@@ -149,6 +152,22 @@ class StylizePipeline:
             max_source_pixels=self._settings.max_source_pixels,
             min_side_px=self._settings.min_side_px,
         )
+
+    async def _paint_as_strong(
+        self, choice: Choice, photo: Photo, request: StyleRequest
+    ) -> NDArray[np.uint8]:
+        """Paint ``photo``, and weaken that as far as the network can do it better than blending."""
+
+        async def paint_in(choice: Choice) -> NDArray[np.uint8]:
+            job = StyleJob(choice.card, photo.pixels, request.seed, choice.mix)
+            return await self._paint(job, request)
+
+        if request.strength == 1 or not choice.mix:
+            return await paint_in(choice)
+        painting = await paint_in(choice.weaker(request.strength))
+        identity = await paint_in(choice.weaker(0))
+        share = 1 - request.strength
+        return await self._on_codec_pool(add_residue, photo.pixels, painting, identity, share)
 
     async def _paint(self, job: StyleJob, request: StyleRequest) -> NDArray[np.uint8]:
         """Paint whole what fits the device's memory, or turns out to; the rest in tiles."""
@@ -214,13 +233,17 @@ def _choose_target(request: StyleRequest, source: ImageFormat, photo: Photo) -> 
 
 
 def _finish(
-    request: StyleRequest, target: ImageFormat, photo: Photo, painted: NDArray[np.uint8]
+    request: StyleRequest,
+    target: ImageFormat,
+    photo: Photo,
+    painted: NDArray[np.uint8],
+    strength: float,
 ) -> StylizedImage:
     """Mix the painting with its photograph as asked, and encode it."""
     if request.keep_colors:
         painted = transfer_colors(painted, photo.pixels)
-    if request.strength < 1:
-        painted = blend(photo.pixels, painted, request.strength)
+    if strength < 1:
+        painted = blend(photo.pixels, painted, strength)
     data = encode_image(photo.with_pixels(painted), target, quality=request.quality)
     return StylizedImage(data, target)
 

@@ -19,6 +19,7 @@ from service.errors import (
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.mixtures import label_of
 from service.openapi import pictures, problems, stylize_request
 from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
@@ -91,11 +92,10 @@ async def stylize(
     record.stages_s["read"] = time.perf_counter() - started
 
     parameters = upload.parameters
-    known = any(card.style_id == parameters.style for card in pipeline.manifest)
-    record.style = parameters.style if known else "unknown"
+    record.style = label_of(parameters.style, pipeline.manifest)
     work = StyleRequest(
         image=upload.image,
-        style_id=parameters.style,
+        style=parameters.style,
         formats=_choose_formats(parameters, request),
         deadline=deadline,
         max_side_px=_choose_max_side(parameters, settings),
@@ -106,7 +106,7 @@ async def stylize(
         stages_s=record.stages_s,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
-    return _image_response(image, parameters.style, record.stages_s)
+    return _image_response(image, record.style, record.stages_s)
 
 
 @router.get("/styles", summary="List the styles", response_model=StyleList)
@@ -229,6 +229,7 @@ def _describe(card: StyleCard, request: Request) -> StyleInfo:
         year=card.year,
         description=card.description,
         generator=card.generator,
+        mixable=bool(card.style_row or card.mixes_as),
         picture_license=card.picture_license,
         weights_license=card.weights_license,
         preview_url=preview.path,

@@ -14,6 +14,7 @@ class StyleInfo(BaseModel):
     year: str
     description: str
     generator: str = Field(description="architecture of the network")
+    mixable: bool = Field(description="whether it can be mixed with others that can")
     picture_license: str = Field(description="licence of the style picture")
     weights_license: str = Field(description="licence of the trained weights")
     preview_url: str = Field(description="a JPEG that this style painted")
@@ -47,7 +48,10 @@ class StylizeParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    style: str = Field(description="id of a style; GET /styles lists them")
+    style: str = Field(
+        description="id of a style, or several that can be mixed with their shares, of sum 1: "
+        "`starry-night:0.6,great-wave:0.4`; GET /styles lists them"
+    )
     max_side: int | None = Field(
         default=None, ge=1, description="longer side of the answer in pixels; never enlarges"
     )
@@ -59,7 +63,8 @@ class StylizeParameters(BaseModel):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="0 is the photograph, 1 the painting",
+        description="0 is the photograph, 1 the painting; styles of a network that paints many "
+        "are painted more faintly between, others blended with the photograph",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="varies the answer of generators that take noise"

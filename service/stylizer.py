@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from model_zoo.checkpoints import load_generator
+from model_zoo.checkpoints import check_row, load_style
+from model_zoo.generators.conditional import row_count
 from service.errors import DeviceOutOfMemoryError, StylizationError
 from service.jobs import Job, MeasureJob, StyleJob, TileJob
 from service.runtimes import RuntimeName, RuntimeUnavailableError, create_runtime
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from model_zoo.cards import Manifest, StyleCard
     from model_zoo.layers import Generator
-    from service.runtimes import Painter
+    from service.runtimes import Mixes, Painter
 
 logger = logging.getLogger(__name__)
 
@@ -112,16 +113,17 @@ class Stylizer:
         except RuntimeUnavailableError as error:
             raise DeviceUnavailableError(str(error)) from error
         self._budget_bytes = memory_budget_bytes
-        self._painters = Residents(
-            {
-                card.style_id: self._runtime.load(
-                    load_generator(manifest.weights_path(card), card.generator, card.arguments),
-                    f"{card.generator} {sorted(card.arguments.items())}",
-                )
-                for card in manifest
-            },
-            memory_budget_bytes,
-        )
+        # By network, which styles may share.
+        painters: dict[str, Painter] = {}
+        for card in manifest:
+            if card.network in painters:
+                check_row(card, painters[card.network].generator)
+                continue
+            painters[card.network] = self._runtime.load(
+                load_style(manifest, card), card.architecture
+            )
+        self._painters = Residents(painters, memory_budget_bytes)
+        self._styles_loaded = len(manifest)
 
     @property
     def device(self) -> str:
@@ -135,8 +137,8 @@ class Stylizer:
 
     @property
     def styles_loaded(self) -> int:
-        """How many generators are resident."""
-        return len(self._painters)
+        """How many styles the resident generators paint."""
+        return self._styles_loaded
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint a grey square of ``side_px`` in every style of ``cards``."""
@@ -146,7 +148,7 @@ class Stylizer:
 
     def most_px(self, card: StyleCard) -> int:
         """Pixels of the largest pass that keeps to the memory budget."""
-        fitting_px = int(self._budget_bytes / self._painters[card.style_id].bytes_to_paint)
+        fitting_px = int(self._budget_bytes / self._painters[card.network].bytes_to_paint)
         return min(fitting_px, _MAX_PASS_PX) if self.device == "cpu" else fitting_px
 
     def layout(self, card: StyleCard) -> TileLayout | None:
@@ -154,7 +156,7 @@ class Stylizer:
 
         Noise is drawn for the whole picture at once, and circular padding looks at its other end.
         """
-        painter = self._painters[card.style_id]
+        painter = self._painters[card.network]
         generator = painter.generator
         if generator.noise_channels or _is_circular(generator):
             return None
@@ -203,17 +205,19 @@ class Stylizer:
 
     def _run(self, jobs: Sequence[Job], pixel_count: int) -> list[Any]:
         first = jobs[0]
-        painter = self._painters[first.card.style_id]
+        painter = self._painters[first.card.network]
+        mixes = _mixes(painter, jobs)
         if isinstance(first, MeasureJob):
             # Takes nothing that it keeps, so that all that others keep has to go.
             self._painters.release_all()
-            return [painter.measure(first.patches, first.contrast)]
+            return [painter.measure(first.patches, first.contrast, mixes)]
         kind = "tile" if isinstance(first, TileJob) else "whole"
-        self._painters.make_room(first.card.style_id, kind, pixel_count * painter.bytes_to_paint)
+        self._painters.make_room(first.card.network, kind, pixel_count * painter.bytes_to_paint)
         if isinstance(first, TileJob):
             pixels = np.ascontiguousarray(first.pixels)[None]
-            return _check(*painter.paint_tile(pixels, first.whole, first.top, first.left))
-        return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)])
+            place = (first.whole, first.top, first.left)
+            return _check(*painter.paint_tile(pixels, *place, mixes))
+        return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)], mixes)
 
 
 def _is_circular(generator: Generator) -> bool:
@@ -222,14 +226,26 @@ def _is_circular(generator: Generator) -> bool:
     )
 
 
+def _mixes(painter: Painter, jobs: Sequence[Job]) -> Mixes:
+    """How much of each row of the painter's generator each job takes."""
+    rows = row_count(painter.generator)
+    if not rows:
+        return None
+    mixes = np.zeros((len(jobs), rows), np.float32)
+    for mix, job in zip(mixes, jobs, strict=True):
+        for row, share in job.mix or ((job.card.style_row, 1.0),):
+            mix[row] += share
+    return mixes
+
+
 def _paint_whole(
-    painter: Painter, jobs: Sequence[StyleJob]
+    painter: Painter, jobs: Sequence[StyleJob], mixes: Mixes
 ) -> list[NDArray[np.uint8] | StylizationError]:
     generator = painter.generator
     height, width, _ = jobs[0].pixels.shape
     padded = [pad_pixels(job.pixels, generator.stride, generator.minimum_side) for job in jobs]
     pixels = np.stack(padded) if len(padded) > 1 else np.ascontiguousarray(padded[0])[None]
-    painted, finite = painter.paint(pixels, [job.seed for job in jobs])
+    painted, finite = painter.paint(pixels, [job.seed for job in jobs], mixes)
     return _check(painted[:, :height, :width], finite)
 
 

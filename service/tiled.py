@@ -35,10 +35,11 @@ async def paint_in_tiles(
     for tile in layout.tiles(*job.pixels.shape[:2]):
         pixels = layout.cut(job.pixels, tile)
         top, left = tile.rows.outer[0], tile.columns.outer[0]
-        painted = await submit(TileJob(job.card, pixels, whole, top, left))
+        painted = await submit(TileJob(job.card, pixels, whole, top, left, job.mix))
         painting[tile.core] = painted[tile.rows.kept, tile.columns.kept]
     return painting
 
 
 def _prepare_measure(job: StyleJob, layout: TileLayout) -> MeasureJob:
-    return MeasureJob(job.card, layout.sample(job.pixels), measure_contrast(job.pixels))
+    contrast = measure_contrast(job.pixels)
+    return MeasureJob(job.card, layout.sample(job.pixels), contrast, job.mix)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
+    from numpy.typing import NDArray
 
     from model_zoo.cards import StyleCard
     from service.tiles import TileLayout
@@ -192,6 +193,12 @@ class Client:
             data={"style": style} | options,
             headers=headers,
         )
+
+    async def paint(self, image: bytes, **parameters: str) -> NDArray[np.uint8]:
+        """The painting of a request that succeeds."""
+        response = await self.stylize(image, format="png", **parameters)
+        assert response.status_code == 200, response.text
+        return np.asarray(Image.open(io.BytesIO(response.content)))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model_zoo.generators.conditional import conditional
 from model_zoo.generators.fast import fast
 from model_zoo.generators.johnson import johnson, johnson_half
 from model_zoo.generators.texture_net import texture_net
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from model_zoo.layers import Generator
 
 GENERATORS: dict[str, Callable[..., Generator]] = {
+    "conditional": conditional,
     "fast": fast,
     "johnson": johnson,
     "johnson_half": johnson_half,

@@ -5,7 +5,7 @@ What the widths cost and what they are worth was measured: docs/decisions/0007.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from model_zoo.layers import (
     Generator,
     Grain,
     Normalization,
+    NormalizationKind,
     Padding,
     ResidualBlock,
     conv_block,
@@ -34,15 +35,25 @@ def fast(
 
     With OpenVINO about a thirteenth of the time of ``johnson`` in eager torch, at 512 x 512 px.
     """
-    return FastGenerator(
-        encoder=(16, 32, 96),
-        residual_blocks=5,
-        decoder=(32, 24, 12),
-        skip=True,
-        normalization=normalization,
-        padding=padding,
-        grain=grain,
-    )
+    return FastGenerator(**WIDTHS, normalization=normalization, padding=padding, grain=grain)
+
+
+class Widths(TypedDict):
+    """Channels of each convolution on the way down and up, blocks between, whether to skip."""
+
+    encoder: tuple[int, ...]
+    residual_blocks: int
+    decoder: tuple[int, ...]
+    skip: bool
+
+
+WIDTHS: Widths = {
+    "encoder": (16, 32, 96),
+    "residual_blocks": 5,
+    "decoder": (32, 24, 12),
+    "skip": True,
+}
+"""Those of ``fast``."""
 
 
 class FastGenerator(Generator):
@@ -62,7 +73,7 @@ class FastGenerator(Generator):
         residual_blocks: int,
         decoder: tuple[int, ...],
         skip: bool,
-        normalization: Normalization,
+        normalization: NormalizationKind,
         padding: Padding,
         grain: float,
     ) -> None:

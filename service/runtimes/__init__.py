@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
 
+    Mixes: TypeAlias = NDArray[np.float32] | None
+
 RuntimeName = Literal["auto", "torch", "openvino"]
 
 
@@ -24,6 +26,9 @@ class RuntimeUnavailableError(Exception):
 
 class Painter(Protocol):
     """One generator, ready to paint. Pixels are uint8 (N, H, W, 3) whose sides suit the network.
+
+    ``mixes`` says how much of each of the generator's rows to paint with, float32 (N, R), (1, R)
+    for parts of one picture; None where it has no rows.
 
     Both ways to paint give the paintings, as the pixels, and of each whether all its numbers were
     finite, bool (N,). What they give belongs to the caller.
@@ -42,15 +47,22 @@ class Painter(Protocol):
         """Memory that :meth:`measure` takes at most, a pixel of the patches."""
 
     def paint(
-        self, pixels: NDArray[np.uint8], seeds: Sequence[int]
+        self, pixels: NDArray[np.uint8], seeds: Sequence[int], mixes: Mixes = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Paint whole pictures."""
 
-    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
+    def measure(
+        self, pixels: NDArray[np.uint8], contrast: float, mixes: Mixes = None
+    ) -> WholeStatistics:
         """Take the statistics of a picture from patches of it."""
 
     def paint_tile(
-        self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
+        self,
+        pixels: NDArray[np.uint8],
+        whole: WholeStatistics,
+        top: int,
+        left: int,
+        mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Paint a part of a picture, whose first pixel is at row ``top`` and column ``left``."""
 

@@ -36,7 +36,8 @@ class Graphs:
         Args:
             architecture: equal only for modules that differ in nothing but their weights.
             module: a pass, in evaluation mode.
-            example: its inputs; the first is pixels.
+            example: its inputs; the first is pixels, of two pictures. Those that have two entries,
+                too, have as many as there are pictures.
         """
         key = architecture, type(module)
         weights = _weights(module)
@@ -54,16 +55,18 @@ class Graphs:
     def _translate(
         self, module: nn.Module, example: tuple[Tensor, ...], weights: dict[str, Tensor]
     ) -> Any:
-        shapes = [self._openvino.PartialShape([_ANY, _ANY, _ANY, 3])]
-        rest = [*example[1:], *weights.values()]
-        shapes += [self._openvino.PartialShape(list(tensor.shape)) for tensor in rest]
+        shapes = [[_ANY, _ANY, _ANY, 3]]
+        for tensor in example[1:]:
+            one_a_picture = tensor.dim() and len(tensor) == len(example[0])
+            shapes.append([_ANY, *tensor.shape[1:]] if one_a_picture else list(tensor.shape))
+        shapes += [list(tensor.shape) for tensor in weights.values()]
         with warnings.catch_warnings():
             # Of traced branches: the passes have none that depends on the picture.
             warnings.simplefilter("ignore")
             return self._openvino.convert_model(
                 _WeightsAsInputs(module, tuple(weights), len(example)),
                 example_input=(*example, *weights.values()),
-                input=shapes,
+                input=[self._openvino.PartialShape(shape) for shape in shapes],
             )
 
 

@@ -16,6 +16,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino import properties  # noqa: E402
 
+from model_zoo.generators.conditional import ConditionalGenerator  # noqa: E402
 from model_zoo.tiling import statistics_size  # noqa: E402
 from service.runtimes.folding import fold  # noqa: E402
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
-    from service.runtimes import Painter
+    from service.runtimes import Mixes, Painter
 
 # Largest maps held at once: 1.8 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
 _MAPS_AT_ONCE = 3.1
@@ -105,30 +106,42 @@ class OpenVinoPainter:
         self.bytes_to_measure = bytes_to_measure(generator)
         self._in_torch = TorchPainter(generator, torch.device("cpu"), half=False)
         self._compile_pass = compile_pass
-        self._whole = compile_pass(WholePass(self._folded).eval(), (self._example(),))
+        self._whole = compile_pass(
+            WholePass(self._folded).eval(), (self._example(), *self._mixes_of_own_row(2))
+        )
         self._tile: Any = None
 
     def paint(
         self,
         pixels: NDArray[np.uint8],
         seeds: Sequence[int],  # noqa: ARG002
+        mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return _run(self._whole, pixels)
+        return _run(self._whole, pixels, *self._rows(mixes, len(pixels)))
 
-    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
-        return self._in_torch.measure(pixels, contrast)
+    def measure(
+        self, pixels: NDArray[np.uint8], contrast: float, mixes: Mixes = None
+    ) -> WholeStatistics:
+        return self._in_torch.measure(pixels, contrast, mixes)
 
     def paint_tile(
-        self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
+        self,
+        pixels: NDArray[np.uint8],
+        whole: WholeStatistics,
+        top: int,
+        left: int,
+        mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if self._tile is None:
             size = statistics_size(self.generator)
             at = torch.zeros((), dtype=torch.int64)
             statistics = (torch.ones(1), torch.ones(size))
             module = TilePass(self._folded).eval()
-            self._tile = self._compile_pass(module, (self._example(), at, at, *statistics))
+            example = (self._example(), at, at, *statistics, *self._mixes_of_own_row(1))
+            self._tile = self._compile_pass(module, example)
         place = (np.asarray(top, np.int64), np.asarray(left, np.int64))
-        return _run(self._tile, pixels, *place, whole.contrast.numpy(), whole.norms.numpy())
+        statistics_of_whole = (whole.contrast.numpy(), whole.norms.numpy())
+        return _run(self._tile, pixels, *place, *statistics_of_whole, *self._rows(mixes, 1))
 
     def release_memory(self) -> None:
         for compiled in (self._whole, self._tile):
@@ -140,6 +153,18 @@ class OpenVinoPainter:
         side = self.generator.minimum_side
         shape = (2, side, side + self.generator.stride, 3)
         return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+    def _mixes_of_own_row(self, pictures: int) -> list[torch.Tensor]:
+        if not isinstance(self.generator, ConditionalGenerator):
+            return []
+        rows = len(self.generator.rows)
+        return [torch.eye(rows)[self.generator.style_row].repeat(pictures, 1)]
+
+    def _rows(self, mixes: Mixes, pictures: int) -> list[NDArray[np.float32]]:
+        """The input for ``mixes``, which a graph that has it cannot do without."""
+        if mixes is not None:
+            return [mixes]
+        return [own.numpy() for own in self._mixes_of_own_row(pictures)]
 
 
 def _run(compiled: Any, *inputs: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from model_zoo.generators.conditional import mixed
 from model_zoo.tiling import WholeStatistics, as_part_of
 
 if TYPE_CHECKING:
@@ -16,21 +17,9 @@ if TYPE_CHECKING:
 
 
 class WholePass(nn.Module):
-    """Paints whole pictures, uint8 (N, H, W, 3) -> the same and whether each is finite, (N,)."""
+    """Paints whole pictures, uint8 (N, H, W, 3) -> the same and whether each is finite, (N,).
 
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        return to_pixels(self.generator.paint(to_photos(pixels), seeds))
-
-
-class TilePass(nn.Module):
-    """Paints tiles of one picture by its statistics.
-
-    Besides the pixels it takes row and column of the first, int64 (), and contrast, (1,), and
-    norms of the picture (:class:`model_zoo.tiling.WholeStatistics`).
+    Generators with rows take ``mixes``, too, (N, R).
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -38,9 +27,35 @@ class TilePass(nn.Module):
         self.generator = generator
 
     def forward(
-        self, pixels: Tensor, top: Tensor, left: Tensor, contrast: Tensor, norms: Tensor
+        self, pixels: Tensor, mixes: Tensor | None = None, seeds: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        with as_part_of(self.generator, WholeStatistics(contrast, norms), top, left):
+        with mixed(self.generator, mixes):
+            return to_pixels(self.generator.paint(to_photos(pixels), seeds))
+
+
+class TilePass(nn.Module):
+    """Paints tiles of one picture by its statistics.
+
+    Besides the pixels it takes row and column of the first, int64 (), and contrast, (1,), and
+    norms of the picture (:class:`model_zoo.tiling.WholeStatistics`), and where the generator has
+    rows, ``mixes``, (1, R).
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self,
+        pixels: Tensor,
+        top: Tensor,
+        left: Tensor,
+        contrast: Tensor,
+        norms: Tensor,
+        mixes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        whole = WholeStatistics(contrast, norms)
+        with mixed(self.generator, mixes), as_part_of(self.generator, whole, top, left):
             return to_pixels(self.generator.paint(to_photos(pixels), None))
 
 

@@ -10,39 +10,39 @@ if TYPE_CHECKING:
 
 
 class Residents:
-    """Painters by style, within a budget of memory.
+    """Painters by network, within a budget of memory.
 
     A painter that keeps the memory of its last pass is faster at its next, so each keeps it until
     another needs room; then that which has painted longest ago gives its back first. Painters that
     share one pool of memory keep none of their own.
 
     Args:
-        painters: by style id.
+        painters: by network.
         budget_bytes: what all passes together may hold; a single pass may exceed it.
     """
 
     def __init__(self, painters: dict[str, Painter], budget_bytes: int) -> None:
         self._painters = painters
         self._budget_bytes = budget_bytes
-        # By style and kind of pass, the last used last.
+        # By network and kind of pass, the last used last.
         self._held_bytes: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._painters)
 
-    def __getitem__(self, style_id: str) -> Painter:
-        return self._painters[style_id]
+    def __getitem__(self, network: str) -> Painter:
+        return self._painters[network]
 
-    def make_room(self, style_id: str, kind: str, needed_bytes: float) -> None:
+    def make_room(self, network: str, kind: str, needed_bytes: float) -> None:
         """See that a pass which needs so much, of some kind of its own memory, keeps the budget."""
-        if not self._painters[style_id].keeps_memory:
+        if not self._painters[network].keeps_memory:
             return
-        key = style_id, kind
+        key = network, kind
         held_bytes = max(needed_bytes, self._held_bytes.pop(key, 0.0))
         while self._held_bytes and sum(self._held_bytes.values()) > self._budget_bytes - held_bytes:
             (oldest, _), _ = self._held_bytes.popitem(last=False)
             self._release(oldest)
-            if oldest == style_id:
+            if oldest == network:
                 held_bytes = needed_bytes
         self._held_bytes[key] = held_bytes
 
@@ -52,7 +52,7 @@ class Residents:
             painter.release_memory()
         self._held_bytes.clear()
 
-    def _release(self, style_id: str) -> None:
-        self._painters[style_id].release_memory()  # of every kind
-        for key in [key for key in self._held_bytes if key[0] == style_id]:
+    def _release(self, network: str) -> None:
+        self._painters[network].release_memory()  # of every kind
+        for key in [key for key in self._held_bytes if key[0] == network]:
             del self._held_bytes[key]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from model_zoo.generators.conditional import mixed
 from model_zoo.tiling import measure_whole
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint
 from service.runtimes.passes import TilePass, WholePass, to_photos
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+    from service.runtimes import Mixes
 
 
 # cuDNN's plans, of 200 KiB, one for each size of picture and convolution, are kept up to this
@@ -80,27 +82,35 @@ class TorchPainter:
 
     @torch.inference_mode()
     def paint(
-        self, pixels: NDArray[np.uint8], seeds: Sequence[int]
+        self, pixels: NDArray[np.uint8], seeds: Sequence[int], mixes: Mixes = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         with self._autocast():
-            painted, finite = self._whole(self._upload(pixels), seeds)
+            painted, finite = self._whole(self._upload(pixels), self._rows(mixes), seeds)
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     @torch.inference_mode()
-    def measure(self, pixels: NDArray[np.uint8], contrast: float) -> WholeStatistics:
+    def measure(
+        self, pixels: NDArray[np.uint8], contrast: float, mixes: Mixes = None
+    ) -> WholeStatistics:
         photos = to_photos(self._upload(pixels))
         of_whole = torch.full((1,), contrast, device=self._device)
-        with self._autocast():
+        with self._autocast(), mixed(self.generator, self._rows(mixes)):
             return measure_whole(self.generator, photos, of_whole)
 
     @torch.inference_mode()
     def paint_tile(
-        self, pixels: NDArray[np.uint8], whole: WholeStatistics, top: int, left: int
+        self,
+        pixels: NDArray[np.uint8],
+        whole: WholeStatistics,
+        top: int,
+        left: int,
+        mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         at = (torch.tensor(number, device=self._device) for number in (top, left))
         statistics = (whole.contrast.to(self._device), whole.norms.to(self._device))
         with self._autocast():
-            painted, finite = self._tile(self._upload(pixels), *at, *statistics)
+            pixels_there = self._upload(pixels)
+            painted, finite = self._tile(pixels_there, *at, *statistics, self._rows(mixes))
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     def release_memory(self) -> None:
@@ -118,11 +128,14 @@ class TorchPainter:
         side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
         side += -side % self.generator.stride
         pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
-        exact, _ = self.paint(pixels, [0])
+        exact, _ = self.paint(pixels, [0], None)
         self._half = True
-        near, _ = self.paint(pixels, [0])
+        near, _ = self.paint(pixels, [0], None)
         error = np.square(near.astype(np.float64) - exact).mean()
         return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))
+
+    def _rows(self, mixes: Mixes) -> torch.Tensor | None:
+        return None if mixes is None else torch.from_numpy(mixes).to(self._device)
 
     def _upload(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         # Copied where it is read-only, as decoded photographs are: torch has no such tensors.

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +10,17 @@ from model_zoo.checkpoints import build_generator, load_generator, save_generato
 from model_zoo.generators import GENERATORS
 
 
-@pytest.mark.parametrize("normalization", ["instance", "batch"])
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *((name, {}) for name in GENERATORS),
+        *((n, {"normalization": "batch"}) for n in GENERATORS if n != "conditional"),
+        ("conditional", {"rows": 5}),
+    ],
+)
 def test_saved_weights_load_again_within_fp16(
-    name: str, normalization: str, tmp_path: Path
+    name: str, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
-    arguments = {"normalization": normalization}
     generator = build_generator(name, arguments).eval()
     path = tmp_path / "weights.safetensors"
 
@@ -84,7 +90,7 @@ def test_save_when_a_weight_overflows_fp16_then_writes_nothing(tmp_path: Path) -
 
 
 def test_build_when_the_name_or_an_argument_is_unknown_then_says_so() -> None:
-    with pytest.raises(ZooError, match="there are: fast, johnson"):
+    with pytest.raises(ZooError, match="there are: conditional, fast, johnson"):
         build_generator("vgg", {})
     with pytest.raises(ZooError, match="widht"):
         build_generator("johnson", {"widht": 3})

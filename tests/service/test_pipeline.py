@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,22 +15,15 @@ from service.images import decode_image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
 
 pytestmark = pytest.mark.anyio
-
-
-async def paint(client: Any, image: bytes, **parameters: str) -> NDArray[np.uint8]:
-    response = await client.stylize(image, format="png", **parameters)
-    assert response.status_code == 200, response.text
-    return np.asarray(Image.open(io.BytesIO(response.content)))
 
 
 async def test_strength_0_is_the_resized_photograph_itself(client: Any, photo_jpeg: bytes) -> None:
     photo = decode_image(
         photo_jpeg, FORMATS["jpeg"], max_side_px=48, max_source_pixels=10**6, min_side_px=1
     )
-    painted = await paint(client, photo_jpeg, strength="0", max_side="48")
+    painted = await client.paint(photo_jpeg, strength="0", max_side="48")
     assert np.array_equal(painted, photo.pixels)
 
 
@@ -39,7 +31,7 @@ async def test_strength_lies_between_photograph_and_painting(
     client: Any, photo_jpeg: bytes
 ) -> None:
     photo, half, whole = [
-        (await paint(client, photo_jpeg, strength=s)).astype(int) for s in ("0", "0.5", "1")
+        (await client.paint(photo_jpeg, strength=s)).astype(int) for s in ("0", "0.5", "1")
     ]
     assert np.abs(half - (photo + whole) / 2).max() <= 0.5
     assert not np.array_equal(photo, whole)
@@ -49,9 +41,9 @@ async def test_keep_colors_of_a_grey_photograph_gives_a_grey_painting(
     client: Any, photograph: Callable[..., Image.Image], encode: Callable[..., bytes]
 ) -> None:
     grey = encode(photograph().convert("L"), "png")
-    colored = (await paint(client, grey)).astype(int)
+    colored = (await client.paint(grey)).astype(int)
     assert np.ptp(colored, axis=2).max() > 20
-    kept = (await paint(client, grey, keep_colors="true")).astype(int)
+    kept = (await client.paint(grey, keep_colors="true")).astype(int)
     assert np.ptp(kept, axis=2).max() <= 1
 
 
@@ -60,7 +52,7 @@ async def test_transparency_comes_back_where_the_format_has_it(
 ) -> None:
     picture = photograph().convert("RGBA")
     picture.paste((0, 0, 0, 0), (0, 0, 30, 64))
-    painted = await paint(client, encode(picture, "png"))
+    painted = await client.paint(encode(picture, "png"))
     assert np.array_equal(painted[..., 3], np.asarray(picture)[..., 3])
 
 

@@ -93,11 +93,14 @@ def test_run_gives_each_picture_its_own_seed(
 ) -> None:
     given: list[object] = []
 
-    def remember_seeds(pixels: np.ndarray, seeds: object) -> tuple[np.ndarray, np.ndarray]:
+    def remember_seeds(
+        pixels: np.ndarray, seeds: object, mixes: object
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert mixes is None  # no network of many styles
         given.append(seeds)
         return pixels, np.ones(len(pixels), bool)
 
-    monkeypatch.setattr(torch_stylizer._painters["ink"], "paint", remember_seeds)
+    monkeypatch.setattr(torch_stylizer._painters[jobs[0].card.network], "paint", remember_seeds)
     seeded = [StyleJob(job.card, job.pixels, seed) for seed, job in enumerate(jobs, 5)]
     painted = torch_stylizer.run(seeded)
     assert given == [[5, 6, 7]]
@@ -107,7 +110,7 @@ def test_run_gives_each_picture_its_own_seed(
 def test_run_when_a_style_breaks_then_that_picture_is_an_error(
     torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = torch_stylizer._painters["ink"].generator
+    generator = torch_stylizer._painters[jobs[0].card.network].generator
     paint = generator.paint
 
     def spoil_the_second(photos: torch.Tensor, seeds: Any) -> torch.Tensor:
@@ -139,11 +142,11 @@ def test_run_when_memory_runs_out_then_says_so_and_gives_back_what_is_held(
     jobs: list[StyleJob],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_pixels: object, _seeds: object) -> object:
+    def fail(*_inputs: object) -> object:
         raise fault
 
     released = []
-    ink, wash = (torch_stylizer._painters[card.style_id] for card in manifest)
+    ink, wash = (torch_stylizer._painters[card.network] for card in manifest)
     monkeypatch.setattr(wash, "release_memory", lambda: released.append("wash"))
     torch_stylizer.run([StyleJob(manifest.cards[1], jobs[0].pixels)])
     monkeypatch.setattr(ink, "paint", fail)
@@ -155,10 +158,10 @@ def test_run_when_memory_runs_out_then_says_so_and_gives_back_what_is_held(
 def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(
     torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_pixels: object, _seeds: object) -> object:
+    def fail(*_inputs: object) -> object:
         raise RuntimeError("sizes do not match")
 
-    monkeypatch.setattr(torch_stylizer._painters["ink"], "paint", fail)
+    monkeypatch.setattr(torch_stylizer._painters[jobs[0].card.network], "paint", fail)
     with pytest.raises(RuntimeError, match="sizes do not match"):
         torch_stylizer.run(jobs)
 
@@ -166,7 +169,7 @@ def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(
 def test_most_px_follows_the_budget(manifest: Manifest) -> None:
     stylizer = Stylizer(manifest, device="cpu", threads=1, memory_budget_bytes=100 * 2**20)
     card = manifest.cards[0]
-    most_px = 100 * 2**20 / stylizer._painters[card.style_id].bytes_to_paint
+    most_px = 100 * 2**20 / stylizer._painters[card.network].bytes_to_paint
     side = int(most_px**0.5)
     assert stylizer.most_px(card) == int(most_px)
     layout = stylizer.layout(card)
@@ -177,7 +180,7 @@ def test_most_px_follows_the_budget(manifest: Manifest) -> None:
 def test_layout_is_none_where_a_tile_cannot_know_what_it_should(
     manifest: Manifest, torch_stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ink, wash = (torch_stylizer._painters[card.style_id].generator for card in manifest)
+    ink, wash = (torch_stylizer._painters[card.network].generator for card in manifest)
     monkeypatch.setattr(ink, "noise_channels", 3)
     monkeypatch.setattr(wash.to_rgb, "padding_mode", "circular")
     assert [torch_stylizer.layout(card) for card in manifest] == [None, None]

@@ -141,10 +141,10 @@ async def test_picture_whose_tiles_do_not_fit_either_is_503_and_the_next_is_serv
 
 
 async def test_picture_that_cannot_be_cut_is_refused_when_it_does_not_fit(
-    open_client: Any, make_engine: Any, large_photo: bytes
+    open_client: Any, make_engine: Any, large_photo: bytes, tiny_zoo: Path
 ) -> None:
     engine = make_engine()
-    engine._painters["ink"].generator.noise_channels = 3
+    engine._painters[Manifest.read(tiny_zoo).card("ink").network].generator.noise_channels = 3
     engine.largest_px = 96 * 64
     async with open_client(engine) as client:
         response = await client.stylize(large_photo)
