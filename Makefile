@@ -8,15 +8,17 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 
 ASSETS ?= ../shared/assets
 PHOTOS ?= $(ASSETS)/photos/train
+EVAL_PHOTOS ?= $(ASSETS)/photos/eval
+PAINTINGS ?= $(ASSETS)/paintings
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
 BENCHMARKS ?= engine serve batching memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint format bench train clean
+.PHONY: help serve test check lint format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, ATELIER_PORT)
 	@exec $(RUN) -m service
@@ -58,6 +60,17 @@ train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); con
 			"$(RUN) -m trainer loss-network --help says where those come from" >&2; exit 2; }
 	$(RUN) -m trainer train "trainer/recipes/$(STYLE).toml" --photos "$(PHOTOS)" \
 		--loss-network "$(LOSS_NETWORK)" --out "runs/$(STYLE)" --resume
+
+zoo-check: $(DEV) ## hold the shipped styles to their gates (ZOO_ARGS="--write starry-night")
+	@test -d "$(EVAL_PHOTOS)" && test -d "$(PAINTINGS)" && test -f "$(LOSS_NETWORK)" || { \
+		echo "make zoo-check: set EVAL_PHOTOS to the evaluation photographs (now $(EVAL_PHOTOS))," \
+			"PAINTINGS to the folder of the recipes' pictures (now $(PAINTINGS)) and LOSS_NETWORK" \
+			"to the VGG-19 weights (now $(LOSS_NETWORK))" >&2; exit 2; }
+	$(RUN) -m trainer zoo-check --photos "$(EVAL_PHOTOS)" --paintings "$(PAINTINGS)" \
+		--loss-network "$(LOSS_NETWORK)" $(ZOO_ARGS)
+
+zoo-docs: $(DEV) ## write docs/styles.md, its contact sheets and the gallery
+	$(RUN) -m trainer zoo-docs $(ZOO_ARGS)
 
 clean: ## remove .venv, caches and build leftovers (keeps runs/)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

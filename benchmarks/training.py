@@ -47,6 +47,7 @@ from trainer.commands.arguments import asset, positive
 from trainer.devices import Precision, choose_device, choose_dtype, keep_freed_memory
 from trainer.errors import TrainerError
 from trainer.learner import Learner
+from trainer.lessons import Lesson
 from trainer.loss_network import LossNetwork, load_loss_network
 from trainer.losses import PerceptualLoss
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
@@ -420,8 +421,8 @@ class TrainerLoop:
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.convolutions.to(dtype)
         picture = load_picture(case.style_picture, recipe.style.size_px).to(device)
-        loss = PerceptualLoss(network, picture, recipe.loss)
-        self.learner = Learner(generator, loss, recipe.optimization, device=device, dtype=dtype)
+        lessons = [Lesson(PerceptualLoss(network, picture, recipe.loss))]
+        self.learner = Learner(generator, lessons, recipe.optimization, device=device, dtype=dtype)
         self.steps_done = 0
 
     def step(self, pixels: Tensor) -> Callable[[], tuple[float, float]]:

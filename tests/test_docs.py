@@ -1,4 +1,4 @@
-"""What README.md says is so."""
+"""What README.md and the pages of docs say is so."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from service.app import create_app
 from service.settings import Settings, variable_name
+from trainer.previews import PREVIEW_MAX_BYTES, PREVIEW_SIDE_PX
+from trainer.style_sheets import (
+    GALLERY_MAX_BYTES,
+    SHEET_MAX_BYTES,
+    comment_of,
+    weights_comment,
+)
+from trainer.styles_page import styles_page
 
 ROOT = Path(__file__).parents[1]
+MANIFEST = Manifest.read(SHIPPED_ZOO)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTING_ROW = re.compile(r"^\| `(ATELIER_\w+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
 
@@ -42,7 +52,7 @@ def test_the_table_has_no_setting_that_is_gone() -> None:
 
 def test_readme_has_a_curl_for_every_endpoint() -> None:
     spoken_of = re.findall(r"127\.0\.0\.1:8000(/[\w./-]*)", README)
-    styles = {card.style_id for card in Manifest.read(SHIPPED_ZOO)}
+    styles = {card.style_id for card in MANIFEST}
     spoken_of = [
         re.sub(r"(?<=/styles/)([\w-]+)", lambda m: "{style_id}" if m[1] in styles else m[1], path)
         for path in spoken_of
@@ -54,7 +64,7 @@ def test_readme_has_a_curl_for_every_endpoint() -> None:
 
 
 def test_readme_names_only_styles_that_ship() -> None:
-    styles = {card.style_id for card in Manifest.read(SHIPPED_ZOO)}
+    styles = {card.style_id for card in MANIFEST}
 
     assert set(re.findall(r"(?:style=|--init )([\w-]+)", README)) <= styles
 
@@ -69,3 +79,34 @@ def test_layout_names_what_is_there() -> None:
     block = README.partition("## Layout")[2].partition("```text\n")[2].partition("```")[0]
     for line in block.splitlines():
         assert (ROOT / line.split()[0]).exists(), line
+
+
+def test_the_page_of_styles_is_what_the_manifest_gives() -> None:
+    page = (ROOT / "docs/styles.md").read_text(encoding="utf-8")
+
+    assert page == styles_page(MANIFEST, ROOT / "docs"), "make zoo-docs"
+
+
+def test_there_is_a_sheet_for_every_style_and_for_no_other() -> None:
+    sheets = {path.stem for path in (ROOT / "docs/styles").iterdir()}
+
+    assert sheets == {"photographs", *(card.style_id for card in MANIFEST)}
+
+
+@pytest.mark.parametrize("card", MANIFEST.cards, ids=lambda card: card.style_id)
+def test_sheet_and_preview_are_small_and_of_the_weights_that_ship(card: StyleCard) -> None:
+    sheet = ROOT / f"docs/styles/{card.style_id}.jpg"
+    preview = MANIFEST.preview_path(card)
+
+    assert comment_of(sheet) == weights_comment([card]), "make zoo-docs"
+    assert sheet.stat().st_size <= SHEET_MAX_BYTES
+    assert preview.stat().st_size <= PREVIEW_MAX_BYTES
+    with Image.open(preview) as image:
+        assert image.size == (PREVIEW_SIDE_PX, PREVIEW_SIDE_PX)  # of one photograph
+
+
+def test_the_gallery_shows_the_styles_that_ship() -> None:
+    gallery = ROOT / "docs/images/gallery.jpg"
+
+    assert comment_of(gallery) == weights_comment(MANIFEST.cards), "make zoo-docs"
+    assert gallery.stat().st_size <= GALLERY_MAX_BYTES

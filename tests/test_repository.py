@@ -100,7 +100,19 @@ def test_no_tracked_file_is_larger_than_a_shipped_style_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "serve", "test", "check", "format", "bench", "train", "clean"]
+    "target",
+    [
+        "help",
+        "serve",
+        "test",
+        "check",
+        "format",
+        "bench",
+        "train",
+        "zoo-check",
+        "zoo-docs",
+        "clean",
+    ],
 )
 def test_the_makefile_has_the_target_and_says_what_it_does(target: str) -> None:
     assert re.search(rf"^{target}:.* ## \S", text("Makefile"), re.MULTILINE)

@@ -16,15 +16,32 @@ from trainer.commands import (
     optimize,
     reproduce,
     train,
+    zoo_check,
+    zoo_docs,
 )
 from trainer.errors import TrainerError, TrainingFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (train, export, evaluate, optimize, reproduce, import_, loss_network)
+COMMANDS = (
+    train,
+    export,
+    evaluate,
+    optimize,
+    reproduce,
+    import_,
+    loss_network,
+    zoo_check,
+    zoo_docs,
+)
 
-EXTRAS = {"tqdm": "train", "tensorboard": "train", "matplotlib": "figures,train"}
+EXTRAS = {
+    "tqdm": "train",
+    "tensorboard": "train",
+    "matplotlib": "figures,train",
+    "skimage": "sheets",
+}
 """Which extra brings a package that only some commands need."""
 
 BAD_INPUT = 2  # what argparse exits with, too

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from model_zoo.checkpoints import build_generator
 from model_zoo.layers import INPUT_GAIN
+from trainer.drafts import StyleDraft, check_style_id
 from trainer.errors import TrainerError
-from trainer.export import StyleDraft, check_style_id, write_style
+from trainer.export import write_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from model_zoo.generators.conditional import mixed
 from trainer.averaging import WeightAverage
 from trainer.droplets import DropletPenalty
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model_zoo.layers import Generator
     from trainer.distributed import World
-    from trainer.losses import LossTerms, PerceptualLoss
+    from trainer.lessons import Lesson
+    from trainer.losses import LossTerms
     from trainer.recipe import Optimization
 
 
@@ -33,6 +37,7 @@ class StepResult:
 class Learner:
     """A generator, its optimizer and its average; :meth:`step` improves all three.
 
+    ``lessons`` are taken in turn, one a step; weights that require no gradient stay as they are.
     ``dtype`` is that of convolutions under autocast. Where several processes train, gradients are
     averaged over them, so that all keep the same weights.
     """
@@ -40,7 +45,7 @@ class Learner:
     def __init__(
         self,
         generator: Generator,
-        loss: PerceptualLoss,
+        lessons: Sequence[Lesson],
         plan: Optimization,
         *,
         device: torch.device,
@@ -48,11 +53,12 @@ class Learner:
         world: World | None = None,
     ) -> None:
         self.generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.loss = loss
+        self.lessons = lessons
         self.plan = plan
         self.device = device
         self.dtype = dtype
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=plan.learning_rate)
+        learnt = [weight for weight in self.generator.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.Adam(learnt, lr=plan.learning_rate)
         self.average = WeightAverage(self.generator, plan.average_decay)
         self.learning_rate_factor = 1.0
         # After the average has copied the generator: only the one that learns is watched.
@@ -73,10 +79,15 @@ class Learner:
         """
         photos = pixels.to(self.device, non_blocking=True).float() / 255
         photos = photos.contiguous(memory_format=torch.channels_last)
-        targets = self.loss.content_targets(photos)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+        lesson = self.lessons[number % len(self.lessons)]
+        targets = lesson.objective.content_targets(photos)
+        half = self.dtype is not torch.float32
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=half),
+            mixed(self.generator, lesson.mixes),
+        ):
             stylized = self._forward(photos)
-        terms = self.loss(stylized.float(), targets)
+        terms = lesson.objective(stylized.float(), targets)
         objective = terms.objective.mean()
         if self._droplets is not None and (penalty := self._droplets.take()) is not None:
             objective = objective + self.plan.droplet_weight * penalty

@@ -158,6 +158,17 @@ class PerceptualLoss:
             with torch.no_grad():
                 self.targets.append(self._grams(network.activations(picture, weights.style_layers)))
 
+    @classmethod
+    def of_picture(
+        cls, network: LossNetwork, picture: Path, size_px: int, weights: LossWeights
+    ) -> PerceptualLoss:
+        """The objective of the painting in a file, its longer side ``size_px``.
+
+        Raises:
+            TrainerError: as :class:`PerceptualLoss`, or the file cannot be read.
+        """
+        return cls(network, load_picture(picture, size_px).to(network.mean.device), weights)
+
     def content_targets(self, photos: Tensor) -> dict[str, Tensor]:
         """Activations that ``photos`` ask the stylized pictures to keep."""
         with torch.no_grad():
@@ -236,11 +247,27 @@ def load_perceptual_loss(
     Raises:
         TrainerError: a file cannot be read, or the network lacks a layer.
     """
-    network = load_loss_network(loss_network)
+    network = load_loss_network_for(weights, loss_network, device=device, dtype=dtype)
+    return PerceptualLoss.of_picture(network, style_picture, size_px, weights)
+
+
+def load_loss_network_for(
+    weights: LossWeights,
+    path: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> LossNetwork:
+    """The loss network in a file, where and as it shall compute.
+
+    Raises:
+        TrainerError: the file cannot be read, or the network lacks a layer of ``weights``.
+    """
+    network = load_loss_network(path)
     check_reachable(weights, network)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.convolutions.to(dtype)
-    return PerceptualLoss(network, load_picture(style_picture, size_px).to(device), weights)
+    return network
 
 
 def check_reachable(weights: LossWeights, network: LossNetwork) -> None:

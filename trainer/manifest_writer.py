@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model_zoo.cards import Manifest, StyleCard, ZooError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 HEADER = """\
 # One [[style]] a style, in the order in which the service lists them.
-# Written by `python -m trainer export`; words may be changed by hand, checksums may not.
+# Written by `python -m trainer` (export, zoo-check --write); words may be changed by hand,
+# checksums may not.
 """
 
 
@@ -41,11 +40,12 @@ def _entry(card: StyleCard) -> str:
     tables = []
     for name in (f.name for f in fields(StyleCard)):
         value = getattr(card, name)
-        if isinstance(value, str):
-            if value:
-                lines.append(f"{name} = {_value(value)}")
-        elif value:
+        if not value:
+            continue  # the default
+        if isinstance(value, Mapping):
             tables.append(f"{name} = {_inline_table(value)}")
+        else:
+            lines.append(f"{name} = {_value(value)}")
     return "\n".join([*lines, *tables]) + "\n"
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from model_zoo.cards import Manifest
-from model_zoo.checkpoints import load_generator
+from model_zoo.checkpoints import load_style
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def export_onnx(manifest: Manifest, card: StyleCard, path: Path) -> None:
         TrainerError: as :func:`write_onnx` does.
     """
     Manifest(manifest.zoo, (card,)).verify()
-    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    generator = load_style(manifest, card)
     names = ("style_id", "title", "artist", "year", "picture_license", "weights_license")
     write_onnx(generator, path, {name: getattr(card, name) for name in names})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from typing import TYPE_CHECKING
@@ -112,6 +113,18 @@ def to_image(photo: Tensor) -> Image.Image:
     photo = photo[0] if photo.dim() == 4 else photo
     pixels = photo.detach().float().clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def jpeg_of_at_most(image: Image.Image, max_bytes: int, comment: str = "") -> bytes:
+    """``image`` as a JPEG of the highest quality that ``max_bytes`` hold; of 24 if none does."""
+    for quality in range(92, 20, -4):
+        buffer = io.BytesIO()
+        image.save(
+            buffer, "JPEG", quality=quality, optimize=True, progressive=True, comment=comment
+        )
+        if buffer.tell() <= max_bytes:
+            break
+    return buffer.getvalue()
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -31,7 +31,8 @@ Section = TypeVar("Section")
 class StylePicture:
     """The painting: its file, the size at which it is shown to the loss network, its credits.
 
-    A preset names no picture; the command line does then.
+    A preset names no picture; the command line does then. ``style_id`` is that of a zoo, for styles
+    of one network, and ``stands_for`` that of the style which it is painted for in mixtures.
     """
 
     size_px: int
@@ -41,6 +42,8 @@ class StylePicture:
     year: str = ""
     picture_license: str = ""
     description: str = ""
+    style_id: str = ""
+    stands_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +97,39 @@ class Optimization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecipe:
-    """One recipe; ``source`` is its text, kept so that a run can be trained again."""
+    """One recipe; ``source`` is its text, kept so that a run can be trained again.
+
+    It has one style, or for a conditional generator as many as that has rows, less the identity's.
+    """
 
     name: str
     source: str = field(repr=False)
-    style: StylePicture
+    styles: tuple[StylePicture, ...]
     generator: GeneratorChoice
     loss: LossWeights
     data: TrainingData
     optimization: Optimization
 
+    @property
+    def style(self) -> StylePicture:
+        """The one style, or the first."""
+        return self.styles[0]
+
+    def of_style(self, style_id: str) -> TrainingRecipe:
+        """This recipe for one of its styles alone; of those with one style, itself.
+
+        Raises:
+            TrainerError: it has several, and none of that id.
+        """
+        if len(self.styles) == 1:
+            return self
+        for style in self.styles:
+            if style.style_id == style_id:
+                return replace(self, styles=(style,))
+        raise TrainerError(f"recipe {self.name} has no style {style_id!r}")
+
 
 _SECTIONS: dict[str, type[Any]] = {
-    "style": StylePicture,
     "generator": GeneratorChoice,
     "loss": LossWeights,
     "data": TrainingData,
@@ -158,19 +181,34 @@ def parse_recipe(text: str, *, name: str, where: str) -> TrainingRecipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TrainerError(f"{where}: is not valid TOML: {error}") from error
+    styles = _styles(document, where)
     for key in document:
         if key not in _SECTIONS:
-            raise TrainerError(f"{where}: unknown key {key!r}; sections are {', '.join(_SECTIONS)}")
+            known = ", ".join(("style", *_SECTIONS))
+            raise TrainerError(f"{where}: unknown key {key!r}; sections are {known}")
     sections = {
         key: _section(kind, document.get(key), f"{where}: [{key}]")
         for key, kind in _SECTIONS.items()
     }
-    recipe = TrainingRecipe(name=name, source=text, **sections)
+    recipe = TrainingRecipe(name=name, source=text, styles=styles, **sections)
     try:
         _check_ranges(recipe)
     except (ValueError, ZooError) as error:
         raise TrainerError(f"{where}: {error}") from error
     return recipe
+
+
+def _styles(document: dict[str, Any], where: str) -> tuple[StylePicture, ...]:
+    """Take ``[style]`` or ``[[styles]]`` out of a recipe."""
+    one, several = document.pop("style", None), document.pop("styles", None)
+    if several is None:
+        return (_section(StylePicture, one, f"{where}: [style]"),)
+    if one is not None or not isinstance(several, list) or not several:
+        raise TrainerError(f"{where}: write [style], or [[styles]] once for each of several")
+    return tuple(
+        _section(StylePicture, table, f"{where}: [[styles]] number {number}")
+        for number, table in enumerate(several, 1)
+    )
 
 
 def _section(kind: type[Section], table: Any, where: str) -> Section:
@@ -248,8 +286,12 @@ _COERCIONS: dict[str, Callable[[Any], Any]] = {
 
 def _check_ranges(recipe: TrainingRecipe) -> None:
     """Raise ValueError or ZooError where a value makes no sense."""
+    _check_rows(recipe)
+    sizes = {
+        f"style.size_px{' of ' * bool(s.style_id)}{s.style_id}": s.size_px for s in recipe.styles
+    }
     positive = {
-        "style.size_px": recipe.style.size_px,
+        **sizes,
         "data.batch_size": recipe.data.batch_size,
         "optimization.steps": recipe.optimization.steps,
         "optimization.learning_rate": recipe.optimization.learning_rate,
@@ -273,7 +315,7 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
         if value < 0:
             raise ValueError(f"{key} = {value} must not be negative")
     for key, (value, most) in {
-        "style.size_px": (recipe.style.size_px, 8192),
+        **{key: (size_px, 8192) for key, size_px in sizes.items()},
         "data.crop_px": (recipe.data.crop_px, 4096),
         "data.batch_size": (recipe.data.batch_size, 1024),
         "optimization.steps": (recipe.optimization.steps, 10**9),
@@ -290,3 +332,22 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
     if max(recipe.loss.style_scales) > 1:
         raise ValueError("loss.style_scales must not exceed 1")
     build_generator(recipe.generator.name, recipe.generator.arguments)
+
+
+def _check_rows(recipe: TrainingRecipe) -> None:
+    """Raise ValueError where styles and rows do not go together."""
+    ids = [style.style_id for style in recipe.styles]
+    if recipe.generator.name != "conditional":
+        if len(ids) > 1:
+            raise ValueError(
+                f"[[styles]] need generator.name = 'conditional', not {recipe.generator.name!r}"
+            )
+        return
+    rows = recipe.generator.arguments.get("rows")
+    if rows != len(ids) + 1:
+        raise ValueError(
+            f"generator.arguments.rows = {rows} must be {len(ids) + 1}: "
+            "one for each of [[styles]] and one for the identity"
+        )
+    if "" in ids or len(set(ids)) < len(ids):
+        raise ValueError("each of [[styles]] needs a style_id of its own")

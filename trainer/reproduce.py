@@ -23,6 +23,7 @@ from model_zoo.checkpoints import build_generator
 from trainer.batch_statistics import Statistics, statistics_of
 from trainer.errors import TrainerError
 from trainer.learner import Learner
+from trainer.lessons import Lesson
 from trainer.losses import LossWeights
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
 from trainer.pictures import DECODE_ERRORS, as_seen, open_picture, to_tensor
@@ -142,8 +143,10 @@ class Validation:
         self.loss = loss
         self.batch_size = batch_size
         self.references = [
-            references.objective(crop[None], self.loss)
-            for crop in tqdm(crops, desc="L-BFGS on validation photographs", unit="photo")
+            references.reference(crop[None], self.loss, f"crop {number}").objective
+            for number, crop in enumerate(
+                tqdm(crops, desc="L-BFGS on validation photographs", unit="photo"), 1
+            )
         ]
 
     def objectives(self, generator: Generator, statistics: Statistics) -> list[float]:
@@ -202,9 +205,8 @@ def run_experiment(
         gradient_clip=10.0,
         seed=1,
     )
-    learner = Learner(
-        build_generator(experiment.generator, arguments), loss, plan, device=device, dtype=dtype
-    )
+    generator = build_generator(experiment.generator, arguments)
+    learner = Learner(generator, [Lesson(loss)], plan, device=device, dtype=dtype)
     crops = PhotoCrops(photos, scale.crop_px, plan.seed, at_most=experiment.photographs)
     bad_photos = BadPhotoCount(len(crops.paths))
     modes: tuple[Statistics, ...] = ("own", "running")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from model_zoo.checkpoints import build_generator
 from trainer.errors import TrainerError
-from trainer.recipe import TrainingRecipe, parse_recipe
+from trainer.recipe import GeneratorChoice, TrainingRecipe, parse_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,9 @@ class TrainingRun:
             name = self.facts()["recipe"]
         except (OSError, UnicodeDecodeError) as error:
             raise TrainerError(f"{self.folder} holds no training run ({error})") from error
-        return parse_recipe(text, name=name, where=str(self.recipe_path))
+        recipe = parse_recipe(text, name=name, where=str(self.recipe_path))
+        row = self.facts().get("new_row")
+        return recipe if row is None else _of_new_row(recipe, row)
 
     def facts(self) -> dict[str, Any]:
         """What :meth:`start` and :meth:`add_facts` wrote down."""
@@ -203,6 +205,13 @@ class TrainingRun:
         partial = self.losses_path.with_suffix(".partial")
         partial.write_text("".join(kept), encoding="utf-8")
         partial.replace(self.losses_path)
+
+
+def _of_new_row(recipe: TrainingRecipe, row: Mapping[str, Any]) -> TrainingRecipe:
+    """What became of ``recipe`` where it was one for a new row; see trainer.shared_network."""
+    generator = GeneratorChoice(name=row["generator"], arguments=row["arguments"])
+    plan = replace(recipe.optimization, steps=row["steps"], warm_up_steps=row["warm_up_steps"])
+    return replace(recipe, generator=generator, optimization=plan)
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

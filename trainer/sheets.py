@@ -65,6 +65,16 @@ def stylize_photo(generator: Generator, photo: Image.Image) -> Image.Image:
     return to_image(stylized_by(generator, to_tensor(photo).to(device)))
 
 
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets of one width, one below the other."""
+    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
+
+
 def contact_sheet(generator: Generator, photos: Sequence[Image.Image]) -> Image.Image:
     """Pairs of photograph and painting in rows, on white."""
     cell_width = max(photo.width for photo in photos)

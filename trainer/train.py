@@ -12,17 +12,19 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
-from model_zoo.checkpoints import build_generator, load_generator
+from model_zoo.cards import SHIPPED_ZOO
+from model_zoo.generators.conditional import mixed
 from trainer.devices import Precision, choose_device, choose_dtype
 from trainer.distributed import World, joined_world
 from trainer.errors import TrainerError, TrainingFailedError
 from trainer.learner import Learner, StepResult
-from trainer.losses import load_perceptual_loss
+from trainer.lessons import make_lessons
 from trainer.photos import BadPhotoCount, PhotoCrops, batches
 from trainer.records import Records
 from trainer.runs import TrainingRun
-from trainer.sheets import contact_sheet, sheet_photos
+from trainer.shared_network import SharedNetwork
+from trainer.sheets import contact_sheet, sheet_photos, stacked
+from trainer.starts import start_generator
 from trainer.stopping import stop_between_steps
 from trainer.symptoms import Symptoms
 from trainer.validation import mean_log_objective
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from model_zoo.layers import Generator
     from trainer.photos import Batch
     from trainer.recipe import TrainingRecipe
 
@@ -48,9 +49,10 @@ class TrainingOptions:
 
     photos: Path
     loss_network: Path
-    style_picture: Path
+    style_pictures: tuple[Path, ...]
     out: Path
     init: str | None = None
+    add_to: str | None = None
     zoo: Path = SHIPPED_ZOO
     device: str = "auto"
     precision: Precision = "auto"
@@ -65,6 +67,7 @@ class TrainingOptions:
 def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
     """Train the generator of ``recipe`` and leave a run in ``options.out`` that can be exported.
 
+    With ``options.add_to`` it trains one new row of that style's network, and nothing else of it.
     Started by ``torchrun``, all processes train one generator and the first writes.
 
     Raises:
@@ -79,23 +82,32 @@ def train(recipe: TrainingRecipe, options: TrainingOptions) -> None:
 def _train(recipe: TrainingRecipe, options: TrainingOptions, world: World) -> None:
     device = choose_device(options.device, world.local_rank)
     dtype = choose_dtype(options.precision, device)
+    network = None
+    if options.add_to is not None:
+        network = SharedNetwork.of_style(options.add_to, options.zoo)
+        recipe = network.recipe_of_new_row(recipe)
     plan = recipe.optimization
     world.share_of(recipe.data.batch_size)
     run = TrainingRun(options.out)
     checkpoint = _checkpoint_to_resume(run, recipe, options)
 
     torch.manual_seed(plan.seed)
-    init = options.init if checkpoint is None else None  # a checkpoint replaces it anyway
-    generator = _untrained_or_warm(recipe, init, options.zoo)
-    loss = load_perceptual_loss(
-        recipe.loss,
+    # Where there is a checkpoint, it replaces the weights that --init would load.
+    init = options.init if checkpoint is None else None
+    generator = (
+        start_generator(recipe.generator, init, options.zoo)
+        if network is None
+        else network.with_new_row()
+    )
+    lessons = make_lessons(
+        recipe,
+        options.style_pictures,
         options.loss_network,
-        options.style_picture,
-        recipe.style.size_px,
+        row=None if network is None else network.new_row,
         device=device,
         dtype=dtype,
     )
-    learner = Learner(generator, loss, plan, device=device, dtype=dtype, world=world)
+    learner = Learner(generator, lessons, plan, device=device, dtype=dtype, world=world)
     crops = PhotoCrops(options.photos, recipe.data.crop_px, plan.seed)
     bad_photos = BadPhotoCount(len(crops.paths))
     photos_of_sheet = sheet_photos(options.eval_photos or options.photos, size_px=SHEET_PHOTO_PX)
@@ -107,7 +119,8 @@ def _train(recipe: TrainingRecipe, options: TrainingOptions, world: World) -> No
         best = checkpoint["best"]
         learner.load_state(checkpoint)
     elif world.writes:
-        run.start(recipe, _facts(recipe, options, crops, device, dtype, world))
+        facts = _facts(recipe, options, crops, device, dtype, world)
+        run.start(recipe, facts if network is None else facts | network.facts_of_new_row(recipe))
     if world.rank > 0:  # noise drawn by a generator must differ between processes
         torch.manual_seed(plan.seed + world.rank + step)
 
@@ -194,8 +207,12 @@ def _progress_bar(recipe: TrainingRecipe, step: int, world: World) -> Iterator[t
 def _look(learner: Learner, photos: list[Image.Image], records: Records, step: int) -> float:
     """Paint the evaluation photographs with the averaged weights; mean ln(objective) of them."""
     generator = learner.average.generator
-    records.save_sheet(step, contact_sheet(generator, photos))
-    validation = mean_log_objective(generator, learner.loss, photos)
+    sheets = []
+    for lesson in learner.lessons:
+        with mixed(generator, lesson.mixes):
+            sheets.append(contact_sheet(generator, photos))
+    records.save_sheet(step, stacked(sheets))
+    validation = mean_log_objective(generator, learner.lessons, photos)
     records.add_losses(step, {"validation": validation})
     return validation
 
@@ -240,20 +257,6 @@ def _roll_back(run: TrainingRun, learner: Learner, step: int, rollbacks: int) ->
     return int(checkpoint["step"])
 
 
-def _untrained_or_warm(recipe: TrainingRecipe, init: str | None, zoo: Path) -> Generator:
-    """A new generator, or where ``init`` names a style, that style's."""
-    name, arguments = recipe.generator.name, recipe.generator.arguments
-    if init is None:
-        return build_generator(name, arguments)
-    manifest = Manifest.read(zoo)
-    card = manifest.card(init)
-    try:
-        generator = load_generator(manifest.weights_path(card), name, arguments)
-    except ZooError as error:
-        raise TrainerError(f"--init {init} does not fit the recipe: {error}") from error
-    return generator.requires_grad_()
-
-
 def _checkpoint_to_resume(
     run: TrainingRun, recipe: TrainingRecipe, options: TrainingOptions
 ) -> dict[str, Any] | None:
@@ -287,7 +290,7 @@ def _facts(
         "recipe": recipe.name,
         "init": options.init,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "style_picture": options.style_picture.name,
+        "style_picture": ", ".join(picture.name for picture in options.style_pictures),
         "photos": len(crops.paths),
         "loss_network": options.loss_network.name,
         "device": name,

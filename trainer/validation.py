@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from model_zoo.generators.conditional import mixed
 from trainer.pictures import as_seen, stylized_by, to_tensor
 
 if TYPE_CHECKING:
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from model_zoo.layers import Generator
-    from trainer.losses import PerceptualLoss
+    from trainer.lessons import Lesson
 
 
 def mean_log_objective(
-    generator: Generator, loss: PerceptualLoss, photos: Sequence[Image.Image]
+    generator: Generator, lessons: Sequence[Lesson], photos: Sequence[Image.Image]
 ) -> float:
-    """Mean of ln(objective) over ``photos``, each painted, clamped and rounded as users get it.
+    """Mean of ln(objective) over the styles of ``lessons`` and ``photos``.
+
+    Each is painted, clamped and rounded as users get it.
 
     The gap to the L-BFGS optimum is this less a number that does not depend on the generator, so
     the generator with the least of it is the one with the least mean gap.
@@ -29,8 +32,12 @@ def mean_log_objective(
     logarithms = []
     for photo in photos:
         content = to_tensor(photo).to(device)
-        with torch.inference_mode():
-            painted = as_seen(stylized_by(generator, content))
-            terms = loss(painted, loss.content_targets(content))
-        logarithms.append(terms.objective.log().item())
+        for lesson in lessons:
+            if not lesson.is_style:
+                continue
+            measure = lesson.objective
+            with torch.inference_mode(), mixed(generator, lesson.mixes):
+                painted = as_seen(stylized_by(generator, content))
+                terms = measure(painted, measure.content_targets(content))
+            logarithms.append(terms.objective.log().item())
     return sum(logarithms) / len(logarithms)

@@ -13,8 +13,9 @@ from model_zoo.checkpoints import build_generator, load_generator
 from tests.trainer.conftest import RECIPE
 from trainer.averaging import WeightAverage
 from trainer.errors import TrainerError
-from trainer.export import PREVIEW_MAX_BYTES, ExportOptions, export
+from trainer.export import ExportOptions, export
 from trainer.manifest_writer import write_manifest
+from trainer.previews import PREVIEW_MAX_BYTES
 from trainer.recipe import read_recipe
 from trainer.runs import TrainingRun
 
@@ -65,7 +66,7 @@ def files(zoo: Path) -> dict[str, bytes]:
 
 
 def test_export_makes_a_zoo_that_verifies_and_loads(options: ExportOptions) -> None:
-    card = export(options)
+    (card,) = export(options)
 
     manifest = Manifest.read(options.zoo)
     manifest.verify()
@@ -118,7 +119,7 @@ def test_words_with_quotes_and_umlauts_survive_the_manifest(options: ExportOptio
     assert Manifest.read(options.zoo).card("bricks").title == title
 
 
-@pytest.mark.parametrize("step", ["trainer.export.write_manifest", "trainer.export._write"])
+@pytest.mark.parametrize("step", ["trainer.export.write_manifest", "trainer.export.write_file"])
 def test_when_a_step_fails_then_the_zoo_is_as_before(
     options: ExportOptions,
     recipe_file: Path,
@@ -148,7 +149,7 @@ def test_when_interrupted_at_the_replacement_then_the_zoo_is_whole(
     monkeypatch: pytest.MonkeyPatch,
     when: str,
 ) -> None:
-    first = export(options)
+    (first,) = export(options)
 
     def interrupted(manifest: Manifest) -> None:
         if when == "after":
@@ -166,7 +167,7 @@ def test_when_interrupted_at_the_replacement_then_the_zoo_is_whole(
 
 
 def test_export_keeps_files_that_another_card_names(options: ExportOptions) -> None:
-    card = export(options)
+    (card,) = export(options)
     write_manifest(Manifest(options.zoo, (card, replace(card, style_id="twin"))))
 
     export(replace(options, preview_photo=options.run / "photo.png"))
@@ -202,7 +203,7 @@ def test_export_takes_the_best_generator_and_its_evaluation(options: ExportOptio
     summary = {"mean_gap": 0.25, "photographs": 8}
     run.evaluation_path.write_text(json.dumps({"step": 4, "summary": summary}))
 
-    card = export(options)
+    (card,) = export(options)
 
     served = load_generator(options.zoo / card.weights, "johnson_half", {})
     torch.testing.assert_close(served.to_rgb.weight, best.to_rgb.weight, atol=1e-3, rtol=1e-2)
@@ -214,7 +215,7 @@ def test_export_leaves_out_an_evaluation_of_other_weights(options: ExportOptions
     text = json.dumps({"step": 5, "summary": {"mean_gap": 0.25}})
     TrainingRun(options.run).evaluation_path.write_text(text)
 
-    assert export(options).quality == {}
+    assert export(options)[0].quality == {}
 
 
 def test_when_something_is_wrong_with_the_input_then_says_what(
@@ -243,7 +244,7 @@ def test_preview_is_painted_from_the_photograph_given(
     photo = tmp_path / "cat.png"
     Image.fromarray(skimage_data.chelsea()).save(photo)
 
-    card = export(replace(options, preview_photo=photo))
+    (card,) = export(replace(options, preview_photo=photo))
 
     with Image.open(options.zoo / card.preview) as image:
         assert image.size == (512, 341)

@@ -108,7 +108,7 @@ def tensors(network: PytorchExamples) -> Tensors:
 
 @pytest.fixture
 def options(tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImportOptions:
-    monkeypatch.setattr("trainer.export.PREVIEW_SIDE_PX", 64)  # sooner painted
+    monkeypatch.setattr("trainer.previews.PREVIEW_SIDE_PX", 64)  # sooner painted
     path = tmp_path / "mosaic.pth"
     torch.save(tensors, path)
     return ImportOptions(

@@ -88,7 +88,7 @@ def test_loss_network_checks_a_file(
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("tqdm", "tensorboard", "matplotlib", "onnx", "onnxruntime"):
+for name in ("tqdm", "tensorboard", "matplotlib", "onnx", "onnxruntime", "skimage"):
     sys.modules[name] = None
 from trainer.__main__ import main
 sys.exit(main(sys.argv[1:]))
@@ -115,11 +115,19 @@ def test_commands_that_need_an_extra_say_what_to_install(
         ["evaluate", "starry-night", network],
         ["optimize", "default", "photo.jpg", network, "--out=a.png"],
         ["reproduce", network, *folders],
+        ["zoo-check", network],
     ):
         finished = without_extras(arguments)
         assert finished.returncode == 2, finished.stderr
         assert "is not installed; pip install 'atelier[train]'" in finished.stderr
         assert finished.stderr.count("\n") == 1
+
+
+def test_pages_of_a_zoo_need_the_sheets_extra(tmp_path: Path) -> None:
+    finished = without_extras(["zoo-docs", f"--docs={tmp_path}"])
+
+    assert finished.returncode == 2, finished.stderr
+    assert "is not installed; pip install 'atelier[sheets]'" in finished.stderr
 
 
 def test_commands_that_need_none_do_without(loss_network_file: Path) -> None:
@@ -180,7 +188,17 @@ def test_a_name_that_is_neither_file_nor_preset_is_told_which_there_are(
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "export", "evaluate", "optimize", "reproduce", "import", "loss-network"],
+    [
+        "train",
+        "export",
+        "evaluate",
+        "optimize",
+        "reproduce",
+        "import",
+        "loss-network",
+        "zoo-check",
+        "zoo-docs",
+    ],
 )
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -40,7 +40,7 @@ def test_recipe_holds_what_the_file_says() -> None:
         (("[1.0, 0.5]", "[]"), "at least one entry"),
         (("[1.0, 0.5]", "[2.0]"), "must not exceed 1"),
         (("crop_px = 64", "crop_px = 8"), "at least 64"),
-        (('"johnson_half"', '"resnet"'), "no generator 'resnet'; there are: fast, johnson"),
+        (('"johnson_half"', '"resnet"'), "no generator 'resnet'; there are: conditional, fast"),
         (('"johnson_half"', '"johnson_half"\narguments = {depth = 3}'), "depth"),
         (("[style]", "[style"), "not valid TOML"),
     ],

@@ -29,7 +29,7 @@ def options(
     return TrainingOptions(
         photos=photo_folder,
         loss_network=loss_network_file,
-        style_picture=recipe_file.parent / "style.png",
+        style_pictures=(recipe_file.parent / "style.png",),
         out=tmp_path / "run",
         device="cpu",
         sheet_every=1000,

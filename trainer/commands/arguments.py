@@ -5,14 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.errors import TrainerError
+from trainer.recipe import RECIPES, TrainingRecipe, read_recipe
+
+if TYPE_CHECKING:
+    from model_zoo.cards import StyleCard
 
 ASSETS = Path("../shared/assets")
 """Where development keeps paintings and photographs; used only where it exists."""
 
 MOST_PROCESSES = 1024
 """More workers or threads than this are a slip of the hand."""
+
+PREVIEW_PHOTO_HELP = (
+    "photograph that the preview paints; default: the astronaut that scikit-image ships, as for "
+    "all shipped styles, or a drawn one where that is not installed"
+)
 
 Commands = argparse._SubParsersAction  # argparse names the type nowhere else
 
@@ -49,6 +59,21 @@ def find_style_picture(
     beside = recipe_file.parent / picture
     # Unlike Path.exists, this takes a name that no file could have.
     return beside if os.path.exists(beside) else paintings / picture  # noqa: PTH110
+
+
+def recipe_of(card: StyleCard) -> tuple[TrainingRecipe, Path]:
+    """The recipe that a card names, and its file.
+
+    Raises:
+        TrainerError: the card names none of ours, or one of other styles.
+    """
+    file = RECIPES / card.recipe
+    if not card.recipe or not file.is_file():
+        raise TrainerError(
+            f"style {card.style_id!r} names no recipe of {RECIPES}, so its losses are not known; "
+            "evaluate the run that it came from"
+        )
+    return read_recipe(file).of_style(card.style_id), file
 
 
 def positive(text: str) -> int:

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest
-from model_zoo.checkpoints import load_generator
-from trainer.commands.arguments import ASSETS, add_command, find_style_picture, positive, processes
+from model_zoo.checkpoints import load_style
+from trainer.commands.arguments import (
+    ASSETS,
+    add_command,
+    find_style_picture,
+    positive,
+    processes,
+    recipe_of,
+)
 from trainer.devices import keep_freed_memory
 from trainer.errors import TrainerError
 from trainer.losses import load_perceptual_loss
 from trainer.pictures import find_pictures
-from trainer.recipe import RECIPES, TrainingRecipe, find_recipe
 from trainer.runs import TrainingRun
 from trainer.sheets import contact_sheet, named_photos
 
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from trainer.commands.arguments import Commands
+    from trainer.recipe import TrainingRecipe
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -65,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from trainer.evaluate import evaluate
-    from trainer.references import ReferenceCache
+    from trainer.references import SHIPPED_REFERENCES, ReferenceCache, read_references
 
     keep_freed_memory()
     if options.threads:
@@ -86,7 +93,9 @@ def run(options: argparse.Namespace) -> None:
             generator,
             loss,
             photos,
-            ReferenceCache(options.references, options.evaluations),
+            ReferenceCache(
+                options.references, options.evaluations, read_references(SHIPPED_REFERENCES)
+            ),
             on_photo,
         )
     print(evaluation.as_table())
@@ -126,11 +135,5 @@ def _find(options: argparse.Namespace) -> tuple[Generator, TrainingRecipe, Path,
         return generator, recipe, training.recipe_path, step
     manifest = Manifest.read(options.zoo)
     card = manifest.card(options.what)
-    recipe_file = RECIPES / card.recipe
-    if not card.recipe or not recipe_file.is_file():
-        raise TrainerError(
-            f"style {options.what!r} names no recipe of {RECIPES}, so its losses are not known; "
-            "evaluate the run that it came from"
-        )
-    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
-    return generator, find_recipe(str(recipe_file)), recipe_file, int(card.training.get("steps", 0))
+    recipe, recipe_file = recipe_of(card)
+    return load_style(manifest, card), recipe, recipe_file, int(card.training.get("steps", 0))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest
-from trainer.commands.arguments import add_command, words
+from trainer.commands.arguments import PREVIEW_PHOTO_HELP, add_command, words
 from trainer.errors import TrainerError
 from trainer.export import ExportOptions, export
 
@@ -32,11 +32,16 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(command=run)
     add = command.add_argument
     add("run", type=Path, nargs="?", metavar="RUN", help="folder of a training run")
-    add("--style-id", metavar="ID", help="of RUN in the zoo: lower-case words joined by hyphens")
+    add(
+        "--style-id",
+        metavar="ID",
+        help="of RUN in the zoo: lower-case words joined by hyphens; runs of several styles have "
+        "theirs from the recipe",
+    )
     add("--from-zoo", metavar="STYLE_ID", help="instead of RUN: a style of the zoo, for --onnx")
     add("--onnx", type=Path, metavar="FILE", help="ONNX file to write; needs the extra onnx")
     add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="the zoo to write to or read")
-    add("--preview-photo", type=Path, metavar="FILE", help="photograph that the preview paints")
+    add("--preview-photo", type=Path, metavar="FILE", help=PREVIEW_PHOTO_HELP)
     add(
         "--weights-license", type=words, default="Apache-2.0", help="licence of the trained weights"
     )
@@ -49,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     export_onnx = _onnx_export() if options.onnx is not None else None  # before a zoo is changed
     if options.from_zoo is None:
-        card = export(
+        cards = export(
             ExportOptions(
                 run=options.run,
                 style_id=options.style_id,
@@ -63,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
                 weights_license=options.weights_license,
             )
         )
-        print(f"{card.style_id}: {options.zoo / card.weights} and its entry in the manifest")
+        for card in cards:
+            print(f"{card.style_id}: {options.zoo / card.weights} and its entry in the manifest")
     if export_onnx is not None:
         manifest = Manifest.read(options.zoo)
         card = manifest.card(options.from_zoo or options.style_id)
@@ -74,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     """See that a run comes with the id it shall have, and a style of a zoo with neither."""
     if options.from_zoo is None:
-        if options.run is None or options.style_id is None:
+        if options.run is None or (options.onnx is not None and options.style_id is None):
             raise TrainerError(
                 "name a run and its style, `export RUN --style-id ID`, or a style that is in the "
                 "zoo, `export --from-zoo STYLE_ID --onnx FILE`"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_zoo.cards import SHIPPED_ZOO
-from trainer.commands.arguments import add_command, words
+from trainer.commands.arguments import PREVIEW_PHOTO_HELP, add_command, words
 from trainer.importers import IMPORTERS, UNKNOWN, ImportOptions, import_style
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     add("--style-id", required=True, metavar="ID", help="lower-case words joined by hyphens")
     add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="the zoo to write to")
-    add("--preview-photo", type=Path, metavar="FILE", help="photograph that the preview paints")
+    add("--preview-photo", type=Path, metavar="FILE", help=PREVIEW_PHOTO_HELP)
     add("--title", type=words, metavar="TEXT", help="of the style; else the words of its id")
     add("--artist", type=words, default=UNKNOWN, metavar="TEXT", help="who painted the picture")
     add("--year", type=words, default=UNKNOWN, metavar="TEXT", help="when it was painted")

@@ -18,12 +18,14 @@ from trainer.commands.arguments import (
     processes,
 )
 from trainer.devices import keep_freed_memory
+from trainer.errors import TrainerError
 from trainer.recipe import find_recipe, recipe_path
 
 if TYPE_CHECKING:
     import argparse
 
     from trainer.commands.arguments import Commands
+    from trainer.recipe import TrainingRecipe
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -41,7 +43,13 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
     add("--out", type=Path, required=True, metavar="RUN", help="folder of this run")
     add("--init", metavar="STYLE_ID", help="start from this style's weights, not from nothing")
-    add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where --init looks")
+    add(
+        "--add-style",
+        metavar="STYLE_ID",
+        help="train only a new row of the network that this style is a row of, in a tenth of the "
+        "recipe's steps",
+    )
+    add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where those two look")
     add("--resume", action="store_true", help="go on where RUN stopped; start it where it is new")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     add(
@@ -91,14 +99,10 @@ def run(options: argparse.Namespace) -> None:
         TrainingOptions(
             photos=options.photos,
             loss_network=options.loss_network,
-            style_picture=find_style_picture(
-                options.style_picture,
-                recipe_path(options.recipe),
-                recipe.style.picture,
-                options.paintings,
-            ),
+            style_pictures=_find_style_pictures(options, recipe),
             out=options.out,
             init=options.init,
+            add_to=options.add_style,
             zoo=options.zoo,
             device=options.device,
             precision=options.precision,
@@ -109,4 +113,19 @@ def run(options: argparse.Namespace) -> None:
             workers=options.workers,
         ),
     )
-    print(f"trained: export it with `python -m trainer export {options.out} --style-id ID`")
+    how = f"export {options.out}" + (" --style-id ID" if len(recipe.styles) == 1 else "")
+    print(f"trained: export it with `python -m trainer {how}`")
+
+
+def _find_style_pictures(options: argparse.Namespace, recipe: TrainingRecipe) -> tuple[Path, ...]:
+    if options.style_picture is not None and len(recipe.styles) > 1:
+        raise TrainerError(
+            f"{options.recipe} has {len(recipe.styles)} styles; --style-picture is for one"
+        )
+    if options.add_style is not None and (options.init is not None or len(recipe.styles) > 1):
+        raise TrainerError("--add-style takes a recipe of one style, and no --init beside it")
+    path = recipe_path(options.recipe)
+    return tuple(
+        find_style_picture(options.style_picture, path, style.picture, options.paintings)
+        for style in recipe.styles
+    )
