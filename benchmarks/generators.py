@@ -5,6 +5,7 @@ Speed and memory do not depend on what the weights are.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,21 @@ def _with_scales(generator: Generator) -> Generator:
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     return generator
+
+
+def write_shared_zoo(folder: Path, styles: int) -> Manifest:
+    """Write a zoo of ``styles`` rows of one conditional network, ``s1``, ``s2`` and so on."""
+    network = write_zoo(folder, {"network": "conditional"}).cards[0]
+    generator = GENERATORS["conditional"](rows=styles + 1)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    save_generator(generator, folder / network.weights)
+    shared = replace(
+        network, arguments={"rows": styles + 1}, sha256=file_sha256(folder / network.weights)
+    )
+    rows = (replace(shared, style_id=f"s{row}", style_row=row) for row in range(1, styles + 1))
+    return Manifest(folder, tuple(rows))
 
 
 def write_zoo(folder: Path, styles: dict[str, str]) -> Manifest:

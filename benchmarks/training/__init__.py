@@ -1,0 +1,1 @@
+"""The training loop beside plain ones; run it with ``python -m benchmarks.training``."""
