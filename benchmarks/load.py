@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -138,9 +139,12 @@ def _in_threads(
     url: str, clients: int, work: Callable[[http.client.HTTPConnection], list[Answer]]
 ) -> list[Answer]:
     address = urlsplit(url).netloc
-    with ThreadPoolExecutor(clients) as pool:
+    with ThreadPoolExecutor(clients) as pool, ExitStack() as open_connections:
         connections = [
-            http.client.HTTPConnection(address, timeout=_TIMEOUT_S) for _ in range(clients)
+            open_connections.enter_context(
+                closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S))
+            )
+            for _ in range(clients)
         ]
         return [answer for answers in pool.map(work, connections) for answer in answers]
 

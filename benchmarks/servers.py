@@ -41,8 +41,10 @@ class Server:
 
 
 @contextmanager
-def run_service(zoo: Path, threads: int, **variables: str) -> Iterator[Server]:
-    """Run ``python -m service`` on a free port of this machine; it ends with the block.
+def run_service(
+    zoo: Path, threads: int, *, module: str = "service", **variables: str
+) -> Iterator[Server]:
+    """Run ``python -m service``, or ``module``, on a free port; it ends with the block.
 
     Raises:
         ServerError: with what it wrote.
@@ -52,7 +54,7 @@ def run_service(zoo: Path, threads: int, **variables: str) -> Iterator[Server]:
     settings["ATELIER_DEVICE"] = "cpu"  # as all else that benchmarks compare
     settings |= {"ATELIER_MODEL_THREADS": str(threads), "ATELIER_CODEC_THREADS": str(threads)}
     with subprocess.Popen(
-        [sys.executable, "-m", "service"],
+        [sys.executable, "-m", module],
         env=own | settings | variables,
         stdout=subprocess.PIPE,
         text=True,
