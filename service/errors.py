@@ -163,6 +163,14 @@ class DeadlineError(ServiceError):
     status, slug, title = 504, "deadline-passed", "Deadline passed"
 
 
+def error_kinds() -> tuple[type[ServiceError], ...]:
+    """Give every kind of error, from the root of the tree down."""
+    kinds: list[type[ServiceError]] = [ServiceError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return tuple(kinds)
+
+
 class ProblemResponse(JSONResponse):
     """A JSON response of the media type that RFC 9457 registers."""
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
@@ -24,6 +24,7 @@ from service.openapi import pictures, problems, stylize_request
 from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
+from service.stages import Stages
 from service.uploads import read_upload
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ async def stylize(
     pipeline: Pipeline,
     lifecycle: Annotated[Lifecycle, _part("lifecycle")],
     settings: Annotated[Settings, _part("settings")],
+    tracer: Annotated[Tracer, _part("tracer")],
     x_request_timeout_seconds: Annotated[
         float | None, Header(gt=0, description="how long the client will wait")
     ] = None,
@@ -86,13 +88,14 @@ async def stylize(
     lifecycle.check_serving()
     pipeline.gate.check()
 
-    started = time.perf_counter()
+    stages = Stages(record.stages_s, tracer)
     async with deadline.enforce():
-        upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
-    record.stages_s["read"] = time.perf_counter() - started
+        with stages.timed("read"):
+            upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
 
     parameters = upload.parameters
     record.style = label_of(parameters.style, pipeline.manifest)
+    stages.describe(style=record.style)
     work = StyleRequest(
         image=upload.image,
         style=parameters.style,
@@ -103,7 +106,7 @@ async def stylize(
         keep_colors=parameters.keep_colors,
         strength=parameters.strength,
         seed=parameters.seed,
-        stages_s=record.stages_s,
+        stages=stages,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
     return _image_response(image, record.style, record.stages_s)
