@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from opentelemetry import trace
 
 from model_zoo.cards import Manifest, ZooError
@@ -20,12 +19,15 @@ from service.head import HeadMiddleware
 from service.lifecycle import Lifecycle
 from service.logs import RequestLogMiddleware, RequestRecord, is_probe
 from service.metrics import Metrics
+from service.openapi import DocumentedApp
 from service.pipeline import StylizePipeline
 from service.routes import router
 from service.stylizer import StyleEngine, Stylizer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
 
     from service.settings import Settings
 
@@ -136,11 +138,14 @@ def create_app(
         await lifecycle.aclose()
         logger.info("service_stopped")
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Atelier",
         summary="Paints photographs in the style of paintings, in one forward pass",
         version=service_version(),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        # In the document, and so in clients made from it, operations are named as in routes.py.
+        generate_unique_id_function=lambda route: route.name,
         # A redirect would lead to whatever Host the client or a proxy named.
         redirect_slashes=False,
         # Spans alone, by OTEL_* variables: metrics and logs have their own ways out.
