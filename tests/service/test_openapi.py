@@ -230,10 +230,7 @@ def generated(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
         del sys.modules[name]
 
 
-def test_client_made_from_the_document_works(
-    generated: Any, server: Any, photo_jpeg: bytes
-) -> None:
-    client = generated("atelier_client").Client(base_url=server.url)
+def use_every_operation(client: Any, generated: Any, photo_jpeg: bytes) -> None:
     types, models = generated("atelier_client.types"), generated("atelier_client.models")
     stylize = generated("atelier_client.api.stylize.stylize")
     styles = generated("atelier_client.api.styles.list_styles").sync(client=client).styles
@@ -261,3 +258,10 @@ def test_client_made_from_the_document_works(
     assert generated("atelier_client.api.operations.ready").sync(client=client).status == "ready"
     metrics = generated("atelier_client.api.operations.read_metrics").sync(client=client)
     assert "atelier_requests_total" in metrics
+
+
+def test_client_made_from_the_document_works(
+    generated: Any, server: Any, photo_jpeg: bytes
+) -> None:
+    with generated("atelier_client").Client(base_url=server.url) as client:
+        use_every_operation(client, generated, photo_jpeg)
