@@ -121,6 +121,7 @@ def create_app(
         queue_jobs=lambda: len(batcher),
         styles_loaded=lambda: engine.styles_loaded,
         model_busy_for_seconds=lambda: batcher.busy_for_s,
+        memory_budget_bytes=lambda: settings.memory_budget_mib * 2**20,
         device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,
     )
 

@@ -36,6 +36,7 @@ GAUGES = {
     "queue_jobs": "Pictures, or tiles of one, that wait for the device.",
     "styles_loaded": "Styles that are ready to paint.",
     "model_busy_for_seconds": "How long the present forward pass has run; 0 when idle.",
+    "memory_budget_bytes": "Memory that passes may hold.",
     "device_memory_bytes": "Memory that generators and their work hold on the device.",
 }
 """What is read from its owner when Prometheus asks, by name without ``atelier_``."""

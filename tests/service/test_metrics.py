@@ -32,6 +32,7 @@ NAMES = {
     "atelier_batcher_alive",
     "atelier_model_busy_seconds",
     "atelier_model_busy_for_seconds",
+    "atelier_memory_budget_bytes",
     "atelier_runtime_faults",
     "atelier_reloads",
     "atelier_build_info",
