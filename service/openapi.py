@@ -188,7 +188,18 @@ def _complete(document: dict[str, Any]) -> None:
             "description": "comes back and stands in the log; up to 128 of the characters "
             "A-Z a-z 0-9 . _ ~ : / + = @ -, or a new one is made",
             "schema": {"type": "string", "examples": ["order-66"]},
-        }
+        },
+        "traceparent": {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "description": "the caller's span (https://www.w3.org/TR/trace-context/), whose trace "
+            "the log and, where tracing is on, our spans then belong to; ignored if not valid",
+            "schema": {
+                "type": "string",
+                "examples": ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+            },
+        },
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
@@ -198,7 +209,9 @@ def _complete(document: dict[str, Any]) -> None:
 def _complete_operation(path: str, operation: dict[str, Any]) -> None:
     for parameter in operation.setdefault("parameters", []):
         parameter["schema"] = _without_null(parameter["schema"])
-    operation["parameters"].append({"$ref": "#/components/parameters/X-Request-ID"})
+    operation["parameters"] += [
+        {"$ref": f"#/components/parameters/{name}"} for name in ("X-Request-ID", "traceparent")
+    ]
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]

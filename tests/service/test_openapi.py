@@ -175,7 +175,13 @@ def test_every_parameter_says_what_it_means_and_gives_an_example(document: dict[
                     assert parameter["description"]
                     assert parameter["schema"]["examples"]
                 assert {"type": "null"} not in parameter["schema"].get("anyOf", ())
-    assert seen >= {"x-request-id", "x-request-timeout-seconds", "if-none-match", "style"}
+    assert seen >= {
+        "x-request-id",
+        "traceparent",
+        "x-request-timeout-seconds",
+        "if-none-match",
+        "style",
+    }
 
 
 def test_document_shows_both_bodies_of_stylize_and_all_formats(document: dict[str, Any]) -> None:
