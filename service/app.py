@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from opentelemetry import trace
 
 from model_zoo.cards import Manifest, ZooError
 from service.batcher import Batcher
-from service.errors import UnhandledErrorMiddleware, install_error_handlers
+from service.errors import UnhandledErrorMiddleware, error_kinds, install_error_handlers
 from service.gate import AdmissionGate
 from service.head import HeadMiddleware
 from service.lifecycle import Lifecycle
-from service.logs import RequestLogMiddleware, RequestRecord
-from service.metrics import REJECTIONS, Metrics
+from service.logs import RequestLogMiddleware, RequestRecord, is_probe
+from service.metrics import Metrics
+from service.openapi import DocumentedApp
 from service.pipeline import StylizePipeline
 from service.routes import router
 from service.stylizer import StyleEngine, Stylizer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
 
     from service.settings import Settings
 
@@ -49,12 +53,23 @@ def _read_previews(manifest: Manifest) -> dict[str, bytes]:
         raise ZooError(f"{error.filename}: preview cannot be read: {error.strerror}") from error
 
 
-def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastAPI:
+def _digest_of(manifest: Manifest) -> str:
+    """Name what a zoo holds: equal cards, which have the checksums of weights, equal digest."""
+    return hashlib.sha256(repr(manifest.cards).encode()).hexdigest()[:16]
+
+
+def create_app(
+    settings: Settings,
+    stylizer: StyleEngine | None = None,
+    *,
+    tracer_provider: trace.TracerProvider | None = None,
+) -> FastAPI:
     """Build the application; its lifespan warms up and, at the end, finishes what is in flight.
 
     Args:
         settings: every knob.
         stylizer: another engine than the one that ``settings`` describe.
+        tracer_provider: takes the spans, instead of what ``OTEL_*`` variables describe.
 
     Raises:
         DeviceUnavailableError: the settings ask for a device that is not there.
@@ -72,12 +87,14 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         threads=settings.model_threads,
         memory_budget_bytes=settings.memory_budget_mib * 2**20,
     )
-    metrics = Metrics()
+    metrics = Metrics(kind.slug for kind in error_kinds())
+    metrics.describe_build(version=service_version(), device=engine.device, runtime=engine.runtime)
+    metrics.describe_zoo(_digest_of(manifest))
     gate = AdmissionGate(settings.max_in_flight)
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
     batcher = Batcher(
-        engine.run,
+        metrics.watch_passes(engine.run),
         key=lambda job: job.batch_key,
         cost=lambda job: job.pixel_count,
         max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
@@ -98,17 +115,21 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         model_pool=model_pool,
     )
     metrics.watch(
+        ready=lambda: lifecycle.is_ready,
+        batcher_alive=lambda: batcher.alive,
         in_flight_requests=lambda: gate.in_flight,
         queue_jobs=lambda: len(batcher),
         styles_loaded=lambda: engine.styles_loaded,
+        model_busy_for_seconds=lambda: batcher.busy_for_s,
+        memory_budget_bytes=lambda: settings.memory_budget_mib * 2**20,
         device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,
     )
 
     def on_finished(record: RequestRecord) -> None:
-        metrics.count_request(record.route, record.style, record.status)
+        metrics.count_request(record.route, record.style, record.status, record.duration_s)
         metrics.observe_stages(record.stages_s)
-        if record.problem in REJECTIONS:
-            metrics.count_rejection(record.problem)
+        if record.problem:
+            metrics.count_problem(record.problem)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
@@ -118,14 +139,27 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         await lifecycle.aclose()
         logger.info("service_stopped")
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Atelier",
         summary="Paints photographs in the style of paintings, in one forward pass",
         version=service_version(),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        # In the document, and so in clients made from it, operations are named as in routes.py.
+        generate_unique_id_function=lambda route: route.name,
         # A redirect would lead to whatever Host the client or a proxy named.
         redirect_slashes=False,
+        # Spans alone, by OTEL_* variables: metrics and logs have their own ways out.
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "auto_configure": tracer_provider is None,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "exclude": is_probe,
+        },
     )
+    app.state.tracer = trace.get_tracer("atelier", service_version(), tracer_provider)
     app.state.previews = previews
     app.state.settings, app.state.metrics = settings, metrics
     app.state.lifecycle, app.state.pipeline = lifecycle, pipeline

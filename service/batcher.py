@@ -23,11 +23,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Batched(Generic[Result]):
-    """One job's result and how long it waited and ran; ``run_s`` is that of its whole batch."""
+    """One job's result and how long it waited and ran; ``run_s`` is that of its whole batch.
+
+    ``jobs`` is how many that batch was of.
+    """
 
     result: Result
     queue_s: float
     run_s: float
+    jobs: int
 
 
 @dataclass(slots=True, eq=False)
@@ -178,7 +182,7 @@ class Batcher(Generic[Job, Result]):
         else:
             run_s = time.perf_counter() - started
             for waiting, result in zip(batch, results, strict=True):
-                _answer(waiting, result, started - waiting.submitted_s, run_s)
+                _answer(waiting, result, started - waiting.submitted_s, run_s, len(batch))
         finally:
             self._batch_started_s = None
         if out_of_memory:
@@ -190,14 +194,18 @@ class Batcher(Generic[Job, Result]):
 
 
 def _answer(
-    waiting: _Waiting[Job, Result], result: Result | Exception, queue_s: float, run_s: float
+    waiting: _Waiting[Job, Result],
+    result: Result | Exception,
+    queue_s: float,
+    run_s: float,
+    jobs: int,
 ) -> None:
     if waiting.answer.done():
         return
     if isinstance(result, Exception):
         waiting.answer.set_exception(result)
     else:
-        waiting.answer.set_result(Batched(result, queue_s, run_s))
+        waiting.answer.set_result(Batched(result, queue_s, run_s, jobs))
 
 
 def _fail(batch: list[_Waiting[Job, Result]], error: Exception) -> None:

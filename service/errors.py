@@ -163,6 +163,23 @@ class DeadlineError(ServiceError):
     status, slug, title = 504, "deadline-passed", "Deadline passed"
 
 
+# What their kinds have in common; only the kinds are raised.
+_FAMILIES = (UnprocessableError, UnavailableError)
+
+
+def error_kinds() -> tuple[type[ServiceError], ...]:
+    """Give every kind of error that is raised, from the root of the tree down."""
+    kinds: list[type[ServiceError]] = [ServiceError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return tuple(kind for kind in kinds if kind not in _FAMILIES)
+
+
+def problem_type(slug: str) -> str:
+    """Give the ``type`` of a problem document, a URN that stays the same."""
+    return f"urn:atelier:error:{slug}"
+
+
 class ProblemResponse(JSONResponse):
     """A JSON response of the media type that RFC 9457 registers."""
 
@@ -223,7 +240,7 @@ def _render(
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     problem = {
-        "type": f"urn:atelier:error:{slug}",
+        "type": problem_type(slug),
         "title": title,
         "status": status,
         "detail": detail,

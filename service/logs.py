@@ -1,4 +1,4 @@
-"""JSON log lines, one event a request, and the request id that ties them together."""
+"""JSON log lines, one event a request, and the ids of request and trace that tie them together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import re
 import sys
 import time
 import uuid
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import context, trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +31,7 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 UNMATCHED_ROUTE = "unmatched"
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _CLIENT_CLOSED_REQUEST = 499
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -78,6 +82,7 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id := _request_id.get():
             line["request_id"] = request_id
+        line |= _trace_ids()
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -116,7 +121,8 @@ class RequestLogMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = RequestRecord(_accept_request_id(Headers(scope=scope)), scope["method"])
+        headers = Headers(scope=scope)
+        record = RequestRecord(_accept_request_id(headers), scope["method"])
         scope.setdefault("state", {}).update(request_id=record.request_id, record=record)
 
         async def counting_receive() -> Message:
@@ -127,22 +133,58 @@ class RequestLogMiddleware:
         async def counting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
+                # Here, since the span of the request ends with the last byte of the answer.
+                if problem := scope["state"].get("problem"):
+                    span.set_attribute("atelier.problem", problem)
                 MutableHeaders(scope=message)["X-Request-ID"] = record.request_id
             record.bytes_out += len(message.get("body", b""))
             await send(message)
 
+        span = trace.get_current_span()
+        span.set_attribute("atelier.request_id", record.request_id)
         token = _request_id.set(record.request_id)
         started = time.perf_counter()
-        try:
-            await self.app(scope, counting_receive, counting_send)
-        finally:
-            record.duration_s = time.perf_counter() - started
-            record.problem = scope["state"].get("problem", "")
-            record.route = _route_template(scope)
-            level = logging.DEBUG if record.route in _PROBES else logging.INFO
-            logger.log(level, "request_finished", extra={"fields": record.as_fields()})
-            self.on_finished(record)
-            _request_id.reset(token)
+        with _callers_trace(headers):
+            try:
+                await self.app(scope, counting_receive, counting_send)
+            finally:
+                record.duration_s = time.perf_counter() - started
+                record.problem = scope["state"].get("problem", "")
+                record.route = _route_template(scope)
+                level = logging.DEBUG if record.route in _PROBES else logging.INFO
+                logger.log(level, "request_finished", extra={"fields": record.as_fields()})
+                self.on_finished(record)
+                _request_id.reset(token)
+
+
+def is_probe(scope: Scope) -> bool:
+    """Whether a request asks for health or metrics, of which there are many, all alike."""
+    return scope["path"].removeprefix(scope.get("root_path", "")) in _PROBES
+
+
+@contextmanager
+def _callers_trace(headers: Headers) -> Iterator[None]:
+    """Take part in the trace that the caller names, where tracing has not done so already."""
+    offered = headers.getlist("traceparent")
+    if len(offered) != 1 or trace.get_current_span().get_span_context().is_valid:
+        yield
+        return
+    token = context.attach(_TRACE_CONTEXT.extract({"traceparent": offered[0]}))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _trace_ids() -> dict[str, str]:
+    """Give the ids of the current trace and of our span in it; without tracing, that is none."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    ids = {"trace_id": trace.format_trace_id(span.trace_id)}
+    if not span.is_remote:
+        ids["span_id"] = trace.format_span_id(span.span_id)
+    return ids
 
 
 def _route_template(scope: Scope) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,95 +11,147 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
+    Info,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 STAGES = ("read", "decode", "queue", "stylize", "encode")
-REJECTIONS = ("busy", "not-ready", "device-out-of-memory", "deadline-passed")
+FAULTS = ("device-out-of-memory", "stylization-failed", "internal", "stalled")
+RELOADS = ("done", "unchanged", "failed")
 
-_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+GAUGES = {
+    "ready": "1 where requests should be sent here, else 0.",
+    "batcher_alive": "1 while pictures that wait will be painted, else 0.",
+    "in_flight_requests": "Requests admitted now.",
+    "in_flight_pixels": "Pixels of the pictures admitted now.",
+    "body_memory_bytes": "Request bodies held now.",
+    "queue_jobs": "Pictures, or tiles of one, that wait for the device.",
+    "styles_loaded": "Styles that are ready to paint.",
+    "model_busy_for_seconds": "How long the present forward pass has run; 0 when idle.",
+    "memory_budget_bytes": "Memory that passes may hold.",
+    "device_memory_bytes": "Memory that generators and their work hold on the device.",
+}
+"""What is read from its owner when Prometheus asks, by name without ``atelier_``."""
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _PIXELS = tuple(float(2**power) for power in range(14, 26))
 
 
 class Metrics:
-    """The metrics of one application, in a registry of its own."""
+    """The metrics of one application, in a registry of its own.
 
-    def __init__(self) -> None:
+    ``problems`` are the kinds of problem document known beforehand. A series that exists from the
+    start has a rate; one that appears with its first event has none.
+    """
+
+    def __init__(self, problems: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "atelier_requests_total",
+        self._requests = self._counter(
+            "requests",
             "Requests answered; a route is its template, a style one of the zoo's or unknown.",
             ("route", "style", "status"),
-            registry=self.registry,
         )
-        self._stage_seconds = Histogram(
-            "atelier_stage_seconds",
-            "Time a request spent in one stage.",
-            ("stage",),
-            buckets=_SECONDS,
-            registry=self.registry,
+        self._request_seconds = self._histogram(
+            "request_seconds",
+            "Time from a request's head to the end of its answer, by class of status.",
+            _SECONDS,
+            ("route", "status"),
         )
-        self._batch_size = Histogram(
-            "atelier_batch_size",
+        self._stage_seconds = self._histogram(
+            "stage_seconds", "Time a request spent in one stage.", _SECONDS, ("stage",)
+        )
+        self._batch_size = self._histogram(
+            "batch_size",
             "Pictures, or tiles of one, in one forward pass.",
-            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32),
-            registry=self.registry,
+            (1, 2, 3, 4, 6, 8, 12, 16, 32),
         )
-        self._batch_pixels = Histogram(
-            "atelier_batch_pixels",
-            "Pixels in one forward pass, over all its pictures.",
-            buckets=_PIXELS,
-            registry=self.registry,
+        self._batch_pixels = self._histogram(
+            "batch_pixels", "Pixels in one forward pass, over all its pictures.", _PIXELS
         )
-        self._rejected = Counter(
-            "atelier_rejected_total",
-            "Requests that were valid and not served, by reason.",
-            ("reason",),
-            registry=self.registry,
+        self._problems = self._counter(
+            "problems", "Requests that ended with a problem document, by its type.", ("problem",)
         )
-        # A series that exists from the start has a rate; one that appears with an event has none.
-        for stage in STAGES:
-            self._stage_seconds.labels(stage)
-        for reason in REJECTIONS:
-            self._rejected.labels(reason)
+        self._model_busy = self._counter(
+            "model_busy_seconds", "Time the model thread has spent in forward passes."
+        )
+        self._faults = self._counter(
+            "runtime_faults", "Passes that failed, pictures they spoiled, and hangs.", ("fault",)
+        )
+        self._reloads = self._counter("reloads", "Reloads of the zoo, by outcome.", ("outcome",))
+        self._build = Info("atelier_build", "What runs here.", registry=self.registry)
+        self._zoo = Info("atelier_zoo", "Which zoo is loaded.", registry=self.registry)
+        for series, values in (
+            (self._stage_seconds, STAGES),
+            (self._problems, problems),
+            (self._faults, FAULTS),
+            (self._reloads, RELOADS),
+        ):
+            for value in values:
+                series.labels(value)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    def watch(
-        self,
-        *,
-        in_flight_requests: Callable[[], int],
-        queue_jobs: Callable[[], int],
-        styles_loaded: Callable[[], int],
-        device_memory_bytes: Callable[[], int] | None,
-    ) -> None:
-        """Declare the gauges, each read from its owner when Prometheus asks.
+    def watch(self, **readers: Callable[[], float] | None) -> None:
+        """Declare gauges, by their names in ``GAUGES``; what is read by None is not there."""
+        for name, read in readers.items():
+            if read is not None:
+                gauge = Gauge(f"atelier_{name}", GAUGES[name], registry=self.registry)
+                gauge.set_function(read)
 
-        ``device_memory_bytes`` is None where generators run in the process's own memory.
-        """
-        self._gauge("atelier_in_flight_requests", "Requests admitted now.", in_flight_requests)
-        self._gauge("atelier_queue_jobs", "Pictures that wait for the device.", queue_jobs)
-        self._gauge("atelier_styles_loaded", "Styles that are ready to paint.", styles_loaded)
-        if device_memory_bytes is not None:
-            self._gauge(
-                "atelier_device_memory_bytes",
-                "Memory that generators and their work hold on the device.",
-                device_memory_bytes,
-            )
+    def watch_passes(
+        self, run: Callable[[Sequence[Job]], Sequence[Result | Exception]]
+    ) -> Callable[[Sequence[Job]], Sequence[Result | Exception]]:
+        """Give ``run``, a forward pass, with its time and its faults counted."""
 
-    def count_request(self, route: str, style: str, status: int) -> None:
+        def run_watched(jobs: Sequence[Job]) -> Sequence[Result | Exception]:
+            started = time.perf_counter()
+            try:
+                results = run(jobs)
+            except Exception as error:
+                self.count_fault(_kind_of(error))
+                raise
+            finally:
+                self._model_busy.inc(time.perf_counter() - started)
+            for result in results:
+                if isinstance(result, Exception):
+                    self.count_fault(_kind_of(result))
+            return results
+
+        return run_watched
+
+    def describe_build(self, **facts: str) -> None:
+        """Say what runs here: version, device, runtime."""
+        self._build.info(facts)
+
+    def describe_zoo(self, digest: str) -> None:
+        """Say which zoo is loaded, instead of the one before."""
+        self._zoo.info({"digest": digest})
+
+    def count_request(self, route: str, style: str, status: int, duration_s: float) -> None:
         """Count one answered request."""
         self._requests.labels(route, style, str(status)).inc()
+        self._request_seconds.labels(route, f"{status // 100}xx").observe(duration_s)
 
-    def count_rejection(self, reason: str) -> None:
-        """Count one request that was valid and not served."""
-        self._rejected.labels(reason).inc()
+    def count_problem(self, problem: str) -> None:
+        """Count one request that ended with a problem document of this type."""
+        self._problems.labels(problem).inc()
+
+    def count_fault(self, fault: str) -> None:
+        """Count one fault of the runtime, the model thread or the device."""
+        self._faults.labels(fault).inc()
+
+    def count_reload(self, outcome: str) -> None:
+        """Count one reload of the zoo, of an outcome in ``RELOADS``."""
+        self._reloads.labels(outcome).inc()
 
     def observe_batch(self, jobs: int, pixels: int) -> None:
         """Record the size of one forward pass."""
@@ -114,5 +167,21 @@ class Metrics:
         """Give the text exposition format."""
         return generate_latest(self.registry)
 
-    def _gauge(self, name: str, documentation: str, read: Callable[[], int]) -> None:
-        Gauge(name, documentation, registry=self.registry).set_function(read)
+    def _counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"atelier_{name}_total", documentation, labels, registry=self.registry)
+
+    def _histogram(
+        self,
+        name: str,
+        documentation: str,
+        buckets: tuple[float, ...],
+        labels: tuple[str, ...] = (),
+    ) -> Histogram:
+        return Histogram(
+            f"atelier_{name}", documentation, labels, buckets=buckets, registry=self.registry
+        )
+
+
+def _kind_of(error: Exception) -> str:
+    """Give the type of its problem document, or that of an error nobody foresaw."""
+    return str(getattr(error, "slug", "internal"))

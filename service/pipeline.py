@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -25,10 +24,11 @@ from service.images import (
 )
 from service.jobs import Job, StyleJob
 from service.mixtures import Choice, choose_style
+from service.stages import Stages
 from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
 
     import numpy as np
@@ -80,8 +80,8 @@ class Deadline:
 class StyleRequest:
     """What to paint, how, and by when.
 
-    ``formats`` are those the client takes as an answer, at least one. ``stages_s`` is filled in
-    as each stage ends, also where a later one fails.
+    ``formats`` are those the client takes as an answer, at least one. ``stages`` is filled in as
+    each stage ends, also where a later one fails.
     """
 
     image: bytes
@@ -93,7 +93,7 @@ class StyleRequest:
     keep_colors: bool = False
     strength: float = 1.0
     seed: int = 0
-    stages_s: dict[str, float] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,12 +134,13 @@ class StylizePipeline:
             async with request.deadline.enforce():
                 choice = choose_style(request.style, self.manifest)
                 source = _detect(request.image)
-                with _timed(request, "decode"):
+                with request.stages.timed("decode", format=source.name):
                     photo = await self._on_codec_pool(self._decode, request, source)
+                request.stages.describe(pixels=photo.pixels.size // 3)
                 target = _choose_target(request, source, photo)
                 painted = await self._paint_as_strong(choice, photo, request)
                 strength = 1.0 if choice.mix else request.strength
-                with _timed(request, "encode"):
+                with request.stages.timed("encode", format=target.name):
                     return await self._on_codec_pool(
                         _finish, request, target, photo, painted, strength
                     )
@@ -174,8 +175,10 @@ class StylizePipeline:
 
         async def submit(part: Job) -> Any:
             batched: Batched[Any] = await self._batcher.submit(part, request.deadline.at_s)
-            for stage, seconds in (("queue", batched.queue_s), ("stylize", batched.run_s)):
-                request.stages_s[stage] = request.stages_s.get(stage, 0.0) + seconds
+            request.stages.add("queue", batched.queue_s, ended_s_ago=batched.run_s)
+            request.stages.add(
+                "stylize", batched.run_s, batch_size=batched.jobs, pixels=part.pixel_count
+            )
             return batched.result
 
         layout, most_px = self._engine.layout(job.card), self._engine.most_px(job.card)
@@ -246,12 +249,3 @@ def _finish(
         painted = blend(photo.pixels, painted, strength)
     data = encode_image(photo.with_pixels(painted), target, quality=request.quality)
     return StylizedImage(data, target)
-
-
-@contextmanager
-def _timed(request: StyleRequest, stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        request.stages_s[stage] = time.perf_counter() - started

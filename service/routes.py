@@ -2,11 +2,11 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
@@ -14,16 +14,26 @@ from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
     NotAcceptableError,
+    NotReadyError,
+    ServiceError,
     StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.mixtures import label_of
-from service.openapi import pictures, problems, stylize_request
+from service.openapi import (
+    cacheable,
+    if_none_match,
+    problems,
+    stylize_request,
+    stylized,
+    text,
+)
 from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
+from service.stages import Stages
 from service.uploads import read_upload
 
 if TYPE_CHECKING:
@@ -64,9 +74,9 @@ router = APIRouter()
 @router.post(
     "/stylize",
     summary="Paint a photograph in a style",
+    tags=["stylize"],
     response_class=Response,
-    responses=pictures("The painted picture", *ENCODABLE)
-    | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    responses=stylized(*ENCODABLE) | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -74,8 +84,9 @@ async def stylize(
     pipeline: Pipeline,
     lifecycle: Annotated[Lifecycle, _part("lifecycle")],
     settings: Annotated[Settings, _part("settings")],
+    tracer: Annotated[Tracer, _part("tracer")],
     x_request_timeout_seconds: Annotated[
-        float | None, Header(gt=0, description="how long the client will wait")
+        float | None, Header(gt=0, description="how long the client will wait", examples=[10])
     ] = None,
 ) -> Response:
     """Paint the photograph in the body; the same request always gives the same bytes."""
@@ -86,13 +97,14 @@ async def stylize(
     lifecycle.check_serving()
     pipeline.gate.check()
 
-    started = time.perf_counter()
+    stages = Stages(record.stages_s, tracer)
     async with deadline.enforce():
-        upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
-    record.stages_s["read"] = time.perf_counter() - started
+        with stages.timed("read"):
+            upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
 
     parameters = upload.parameters
     record.style = label_of(parameters.style, pipeline.manifest)
+    stages.describe(style=record.style)
     work = StyleRequest(
         image=upload.image,
         style=parameters.style,
@@ -103,13 +115,20 @@ async def stylize(
         keep_colors=parameters.keep_colors,
         strength=parameters.strength,
         seed=parameters.seed,
-        stages_s=record.stages_s,
+        stages=stages,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
     return _image_response(image, record.style, record.stages_s)
 
 
-@router.get("/styles", summary="List the styles", response_model=StyleList)
+@router.get(
+    "/styles",
+    summary="List the styles",
+    tags=["styles"],
+    response_model=StyleList,
+    responses=cacheable("Every style", StyleList) | problems(ServiceError),
+    openapi_extra=if_none_match(),
+)
 async def list_styles(request: Request, pipeline: Pipeline) -> Response:
     """List every style, in the zoo's own order."""
     styles = StyleList(styles=[_describe(card, request) for card in pipeline.manifest])
@@ -121,8 +140,10 @@ async def list_styles(request: Request, pipeline: Pipeline) -> Response:
 @router.get(
     "/styles/{style_id}",
     summary="Describe a style",
+    tags=["styles"],
     response_model=StyleInfo,
-    responses=problems(404, 422),
+    responses=cacheable("The style", StyleInfo) | problems(404, ServiceError),
+    openapi_extra=if_none_match(),
 )
 async def read_style(request: Request, card: Card) -> Response:
     """Describe one style."""
@@ -133,8 +154,10 @@ async def read_style(request: Request, card: Card) -> Response:
 @router.get(
     "/styles/{style_id}/preview",
     summary="Show a style",
+    tags=["styles"],
     response_class=Response,
-    responses=pictures("A painted picture", FORMATS["jpeg"]) | problems(404, 422),
+    responses=cacheable("A painted picture", FORMATS["jpeg"]) | problems(404, ServiceError),
+    openapi_extra=if_none_match(),
 )
 async def read_preview(
     request: Request, card: Card, previews: Annotated[dict[str, bytes], _part("previews")]
@@ -144,20 +167,31 @@ async def read_preview(
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 
-@router.get("/livez", summary="Whether the process lives")
+@router.get("/livez", summary="Whether the process lives", tags=["operations"])
 async def live() -> Health:
     """Answer at once, whatever else goes on: a failure means restart the process."""
     return Health(status="alive")
 
 
-@router.get("/readyz", summary="Whether to send requests here", responses=problems(503))
+@router.get(
+    "/readyz",
+    summary="Whether to send requests here",
+    tags=["operations"],
+    responses=problems(NotReadyError),
+)
 async def ready(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     """Answer 503 while warming up or draining, or where the device no longer answers."""
     lifecycle.check_ready()
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    tags=["operations"],
+    response_class=Response,
+    responses=text("Every metric, in Prometheus's text format", "atelier_queue_jobs 3.0"),
+)
 async def read_metrics(metrics: Annotated[Metrics, _part("metrics")]) -> Response:
     """Give every metric in Prometheus's text format."""
     return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -29,7 +29,7 @@ class StyleList(BaseModel):
 class Health(BaseModel):
     """The answer of a probe that holds."""
 
-    status: Literal["alive", "ready"]
+    status: Literal["alive", "ready"] = Field(examples=["ready"])
 
 
 class Problem(BaseModel):
@@ -50,13 +50,19 @@ class StylizeParameters(BaseModel):
 
     style: str = Field(
         description="id of a style, or several that can be mixed with their shares, of sum 1: "
-        "`starry-night:0.6,great-wave:0.4`; GET /styles lists them"
+        "`starry-night:0.6,great-wave:0.4`; GET /styles lists them",
+        examples=["starry-night"],
     )
     max_side: int | None = Field(
-        default=None, ge=1, description="longer side of the answer in pixels; never enlarges"
+        default=None,
+        ge=1,
+        description="longer side of the answer in pixels; never enlarges",
+        examples=[1024],
     )
     keep_colors: bool = Field(
-        default=False, description="paint the brightness only and keep the photograph's colours"
+        default=False,
+        description="paint the brightness only and keep the photograph's colours",
+        examples=[True],
     )
     strength: float = Field(
         default=1.0,
@@ -65,13 +71,22 @@ class StylizeParameters(BaseModel):
         allow_inf_nan=False,
         description="0 is the photograph, 1 the painting; styles of a network that paints many "
         "are painted more faintly between, others blended with the photograph",
+        examples=[0.8],
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**63, description="varies the answer of generators that take noise"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="varies the answer of generators that take noise",
+        examples=[7],
     )
     format: Literal["jpeg", "png", "webp"] | None = Field(
-        default=None, description="format of the answer; wins over Accept"
+        default=None, description="format of the answer; wins over Accept", examples=["png"]
     )
     quality: int | None = Field(
-        default=None, ge=1, le=100, description="JPEG or WebP quality; PNG is lossless"
+        default=None,
+        ge=1,
+        le=100,
+        description="JPEG or WebP quality; PNG is lossless",
+        examples=[90],
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from model_zoo.cards import file_sha256
 from model_zoo.checkpoints import save_generator
 from model_zoo.generators import GENERATORS
 from service.app import create_app
+from service.logs import JsonFormatter
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
     from numpy.typing import NDArray
+    from opentelemetry.trace import TracerProvider
 
     from model_zoo.cards import StyleCard
     from service.tiles import TileLayout
@@ -152,6 +156,27 @@ def stub_engine() -> Iterator[StubEngine]:
     engine.gate.set()
 
 
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """What the service logs, as a reader of its JSON lines sees it."""
+    seen: list[dict[str, Any]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = self.format(record)
+            assert "\n" not in line
+            seen.append(json.loads(line))
+
+    collector = Collector()
+    collector.setFormatter(JsonFormatter())
+    logger = logging.getLogger("service")
+    logger.addHandler(collector)
+    logger.setLevel(logging.DEBUG)
+    yield seen
+    logger.removeHandler(collector)
+    logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Look again and again until something holds that no event tells of."""
@@ -209,9 +234,13 @@ def open_client(
 
     @contextlib.asynccontextmanager
     async def open_client(
-        engine: StubEngine | None = None, *, until_ready: bool = True, **overrides: Any
+        engine: StubEngine | None = None,
+        *,
+        until_ready: bool = True,
+        tracer_provider: TracerProvider | None = None,
+        **overrides: Any,
     ) -> AsyncIterator[Client]:
-        app = create_app(make_settings(**overrides), engine)
+        app = create_app(make_settings(**overrides), engine, tracer_provider=tracer_provider)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(
