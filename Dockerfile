@@ -29,8 +29,8 @@ RUN if [ -n "${TORCH_INDEX_URL}" ]; then \
 # The dependencies alone, so that a change of code leaves this layer as it is.
 COPY pyproject.toml ./
 RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = project['optional-dependencies'].get(sys.argv[1], []); \
-print(*project['dependencies'], *extras, sep='\n')" "${VARIANT}" > requirements.txt \
+extras = [project['optional-dependencies'].get(name, []) for name in sys.argv[1:]]; \
+print(*project['dependencies'], *sum(extras, []), sep='\n')" "${VARIANT}" tracing > requirements.txt \
     && pip --python /opt/atelier/bin/python install -c constraints.txt -r requirements.txt
 
 # A CPU build of torch in an image meant for CUDA would fail only at its first start.
