@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from model_zoo.cards import Manifest, ZooError
+from service import admin, routes
+from service.access import Access
 from service.batcher import Batcher
+from service.browser import BrowserHeadersMiddleware, add_docs, allow_origins
 from service.errors import UnhandledErrorMiddleware, install_error_handlers
 from service.gate import AdmissionGate
 from service.head import HeadMiddleware
@@ -19,8 +21,9 @@ from service.lifecycle import Lifecycle
 from service.logs import RequestLogMiddleware, RequestRecord
 from service.metrics import REJECTIONS, Metrics
 from service.pipeline import StylizePipeline
-from service.routes import router
+from service.reloader import ZooReloader
 from service.stylizer import StyleEngine, Stylizer
+from service.zoos import Zoo, Zoos
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,14 +44,6 @@ def service_version() -> str:
         return "unknown"
 
 
-def _read_previews(manifest: Manifest) -> dict[str, bytes]:
-    """Read the previews, a few tens of kB each: an export may replace the files at any time."""
-    try:
-        return {card.style_id: manifest.preview_path(card).read_bytes() for card in manifest}
-    except OSError as error:
-        raise ZooError(f"{error.filename}: preview cannot be read: {error.strerror}") from error
-
-
 def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastAPI:
     """Build the application; its lifespan warms up and, at the end, finishes what is in flight.
 
@@ -60,18 +55,17 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         DeviceUnavailableError: the settings ask for a device that is not there.
         ZooError: the zoo is empty, damaged, or does not fit its manifest.
     """
-    manifest = Manifest.read(settings.zoo)
-    if not len(manifest):
-        raise ZooError(f"{settings.zoo / 'manifest.toml'}: holds no style; export one first")
-    manifest.verify()
-    previews = _read_previews(manifest)
+    zoo = Zoo.read(settings.zoo)
+    zoos = Zoos(zoo)
     engine = stylizer or Stylizer(
-        manifest,
+        zoo.manifest,
         device=settings.device,
         runtime=settings.runtime,
         threads=settings.model_threads,
         memory_budget_bytes=settings.memory_budget_mib * 2**20,
     )
+    # Nothing to do for the engine above; another one may have read another zoo, or none.
+    engine.load(zoo.manifest)
     metrics = Metrics()
     gate = AdmissionGate(settings.max_in_flight)
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
@@ -86,10 +80,10 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         on_batch=metrics.observe_batch,
     )
     pipeline = StylizePipeline(
-        manifest, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
+        zoos, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
     )
     lifecycle = Lifecycle(
-        manifest,
+        zoo.manifest,
         settings,
         engine=engine,
         gate=gate,
@@ -97,10 +91,13 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         codec_pool=codec_pool,
         model_pool=model_pool,
     )
+    reloader = ZooReloader(
+        zoos, settings, engine=engine, lifecycle=lifecycle, model_pool=model_pool
+    )
     metrics.watch(
         in_flight_requests=lambda: gate.in_flight,
         queue_jobs=lambda: len(batcher),
-        styles_loaded=lambda: engine.styles_loaded,
+        styles_loaded=lambda: len(zoos.current.manifest),
         device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,
     )
 
@@ -114,7 +111,9 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         logger.info("service_started", extra={"fields": {"version": service_version()}})
         lifecycle.start()
+        reloader.start()
         yield
+        await reloader.aclose()
         await lifecycle.aclose()
         logger.info("service_stopped")
 
@@ -125,14 +124,22 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         lifespan=lifespan,
         # A redirect would lead to whatever Host the client or a proxy named.
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    app.state.previews = previews
+    app.state.zoos, app.state.reloader, app.state.access = zoos, reloader, Access(settings)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.lifecycle, app.state.pipeline = lifecycle, pipeline
-    app.include_router(router)
+    app.include_router(routes.router)
+    if settings.admin_keys:
+        app.include_router(admin.router)
+    add_docs(app)
     install_error_handlers(app)
     # The last added stands outermost.
     app.add_middleware(UnhandledErrorMiddleware)
     app.add_middleware(HeadMiddleware)
+    if settings.origins:
+        allow_origins(app, settings.origins)
+    app.add_middleware(BrowserHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware, on_finished=on_finished)
     return app

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 STAGES = ("read", "decode", "queue", "stylize", "encode")
-REJECTIONS = ("busy", "not-ready", "device-out-of-memory", "deadline-passed")
+REJECTIONS = ("busy", "rate-limited", "not-ready", "device-out-of-memory", "deadline-passed")
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PIXELS = tuple(float(2**power) for power in range(14, 26))

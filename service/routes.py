@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
+from service.access import CALLER, METRICS_READER, WITHIN_RATE
 from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
@@ -25,6 +26,7 @@ from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipel
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
 from service.uploads import read_upload
+from service.zoos import Zoo
 
 if TYPE_CHECKING:
     from service.logs import RequestRecord
@@ -49,9 +51,18 @@ def _part(name: str) -> Any:
 Pipeline = Annotated[StylizePipeline, _part("pipeline")]
 
 
-async def _get_card(style_id: str, pipeline: Pipeline) -> StyleCard:
+async def _get_zoo(request: Request) -> Zoo:
+    """The zoo of this request, once: another may be served before its answer is made."""
+    zoo: Zoo = request.app.state.zoos.current
+    return zoo
+
+
+PresentZoo = Annotated[Zoo, Depends(_get_zoo)]
+
+
+async def _get_card(style_id: str, zoo: PresentZoo) -> StyleCard:
     try:
-        return pipeline.manifest.card(style_id)
+        return zoo.manifest.card(style_id)
     except UnknownStyleError as error:
         raise StyleNotFoundError(f"no style {style_id!r}; GET /styles lists them") from error
 
@@ -65,8 +76,9 @@ router = APIRouter()
     "/stylize",
     summary="Paint a photograph in a style",
     response_class=Response,
+    dependencies=[WITHIN_RATE],
     responses=pictures("The painted picture", *ENCODABLE)
-    | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    | problems(400, 401, 404, 406, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -109,10 +121,16 @@ async def stylize(
     return _image_response(image, record.style, record.stages_s)
 
 
-@router.get("/styles", summary="List the styles", response_model=StyleList)
-async def list_styles(request: Request, pipeline: Pipeline) -> Response:
+@router.get(
+    "/styles",
+    summary="List the styles",
+    response_model=StyleList,
+    dependencies=[CALLER],
+    responses=problems(401),
+)
+async def list_styles(request: Request, zoo: PresentZoo) -> Response:
     """List every style, in the zoo's own order."""
-    styles = StyleList(styles=[_describe(card, request) for card in pipeline.manifest])
+    styles = StyleList(styles=[_describe(card, request) for card in zoo.manifest])
     return _cacheable(
         request, styles.model_dump_json().encode(), "application/json", _LISTING_MAX_AGE_S
     )
@@ -122,7 +140,8 @@ async def list_styles(request: Request, pipeline: Pipeline) -> Response:
     "/styles/{style_id}",
     summary="Describe a style",
     response_model=StyleInfo,
-    responses=problems(404, 422),
+    dependencies=[CALLER],
+    responses=problems(401, 404, 422),
 )
 async def read_style(request: Request, card: Card) -> Response:
     """Describe one style."""
@@ -134,13 +153,12 @@ async def read_style(request: Request, card: Card) -> Response:
     "/styles/{style_id}/preview",
     summary="Show a style",
     response_class=Response,
-    responses=pictures("A painted picture", FORMATS["jpeg"]) | problems(404, 422),
+    dependencies=[CALLER],
+    responses=pictures("A painted picture", FORMATS["jpeg"]) | problems(401, 404, 422),
 )
-async def read_preview(
-    request: Request, card: Card, previews: Annotated[dict[str, bytes], _part("previews")]
-) -> Response:
+async def read_preview(request: Request, card: Card, zoo: PresentZoo) -> Response:
     """Show a photograph that the style painted."""
-    body = previews[card.style_id]
+    body = zoo.previews[card.style_id]
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 
@@ -157,7 +175,13 @@ async def ready(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    dependencies=[METRICS_READER],
+    responses=problems(401),
+)
 async def read_metrics(metrics: Annotated[Metrics, _part("metrics")]) -> Response:
     """Give every metric in Prometheus's text format."""
     return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
@@ -239,7 +263,9 @@ def _describe(card: StyleCard, request: Request) -> StyleInfo:
 def _cacheable(request: Request, body: bytes, media_type: str, max_age_s: int) -> Response:
     """Answer with ``body``, or 304 where the client holds the same bytes already."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": f"public, max-age={max_age_s}"}
+    # What a key opened is not for a shared cache to give to others.
+    whose = "private" if request.state.caller else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{whose}, max-age={max_age_s}"}
     held = request.headers.get("if-none-match", "")
     tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
     if tags & {etag, "*"}:

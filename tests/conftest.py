@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,13 +26,21 @@ from service.app import create_app
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
     from pathlib import Path
 
     from fastapi import FastAPI
     from numpy.typing import NDArray
 
-    from model_zoo.cards import StyleCard
+    from model_zoo.cards import Manifest, StyleCard
     from service.tiles import TileLayout
 
 TINY_STYLES = ("ink", "wash")
@@ -117,7 +125,13 @@ class StubEngine:
     fault: Exception | None = None
     device: str = "cpu"
     runtime: str = "stub"
-    styles_loaded: int = len(TINY_STYLES)
+    networks: set[str] = field(default_factory=set)
+
+    def load(self, manifest: Manifest) -> None:
+        self.networks |= {card.network for card in manifest}
+
+    def keep(self, networks: Collection[str]) -> None:
+        self.networks &= set(networks)
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         assert list(cards)

@@ -51,6 +51,7 @@ async def test_metrics_are_those_documented(client: Any) -> None:
     assert series(families["atelier_styles_loaded"]) == {(): 2}
     assert set(series(families["atelier_rejected"], "_total")) == {
         ("busy",),
+        ("rate-limited",),
         ("not-ready",),
         ("device-out-of-memory",),
         ("deadline-passed",),
