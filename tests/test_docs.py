@@ -76,6 +76,21 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_every_test_that_the_page_on_security_points_to_is_there() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    source = {
+        path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")
+    }
+    pointers = re.findall(r"`(?:(test_\w+\.py)?(?:::))?(test_\w+)`", page)
+    assert len(pointers) > 50
+    file = ""
+    for named, test in pointers:
+        file = named or file
+        # Without a file: that of the one before, or, in the table of pictures, of hostile ones.
+        places = source[named] if named else source[file] + source["test_hostile.py"]
+        assert f"def {test}(" in places, test
+
+
 def test_layout_names_what_is_there() -> None:
     block = README.partition("## Layout")[2].partition("```text\n")[2].partition("```")[0]
     for line in block.splitlines():

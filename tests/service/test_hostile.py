@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import struct
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ from service.pipeline import _detect
 from service.structure import MAX_BLOCKS, MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, find_excess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from service.images import Photo
 
@@ -332,6 +334,19 @@ class TestForms:
         assert response.headers["content-disposition"] == 'inline; filename="ink.jpg"'
 
 
+@pytest.mark.anyio
+async def test_a_body_that_never_ends_is_given_up_at_the_deadline(client: Any) -> None:
+    forever = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"\xff\xd8\xff"
+        await forever.wait()
+
+    headers = {"Content-Type": "image/jpeg", "X-Request-Timeout-Seconds": "0.2"}
+    response = await client.http.post("/stylize?style=ink", content=body(), headers=headers)
+    assert response.status_code == 504
+
+
 # --- names and numbers
 
 
@@ -417,8 +432,8 @@ async def test_nothing_that_a_client_sends_can_forge_a_line_of_the_log(
     logger.setLevel(logging.DEBUG)
     forged = '"}\n{"event":"forged","status":200}'
     try:
-        await client.http.get("/" + forged)
-        await client.http.get("/styles/" + forged)
+        await client.http.get("/" + quote(forged))
+        await client.http.get("/styles/" + quote(forged))
         await client.http.post("/stylize", params={"style": forged}, content=photo_jpeg)
         await client.http.post("/stylize", files={forged: (forged, photo_jpeg, forged)})
         await client.http.get("/livez", headers={"X-Request-ID": forged.encode()})
