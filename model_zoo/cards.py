@@ -83,8 +83,11 @@ class StyleCard:
 
     @property
     def network(self) -> str:
-        """Equal only for styles that one and the same network paints."""
-        return f"{self.architecture} {self.weights}"
+        """Equal only for styles that one and the same network paints, in this zoo or another.
+
+        By checksum: a file may be replaced under the same name while its styles are served.
+        """
+        return f"{self.architecture} {self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,7 @@ class Manifest:
         """
         for card in self.cards:
             path = self.weights_path(card)
-            actual = file_sha256(path)
-            if actual != card.sha256:
-                raise ZooError(
-                    f"{path}: sha256 is {actual}, its card says {card.sha256}; "
-                    "restore the file or export the style again"
-                )
+            check_sha256(path, card, file_sha256(path))
             if not self.preview_path(card).is_file():
                 raise ZooError(f"{self.preview_path(card)}: preview is missing; export it again")
 
@@ -187,6 +185,19 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def check_sha256(path: Path, card: StyleCard, actual: str) -> None:
+    """See that a weights file with the checksum ``actual`` is the one that ``card`` describes.
+
+    Raises:
+        ZooError: it is not.
+    """
+    if actual != card.sha256:
+        raise ZooError(
+            f"{path}: sha256 is {actual}, its card says {card.sha256}; "
+            "restore the file or export the style again"
+        )
 
 
 def _card(entry: Any, position: int, path: Path) -> StyleCard:

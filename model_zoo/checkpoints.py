@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from model_zoo.cards import ZooError
+from model_zoo.cards import ZooError, check_sha256
 from model_zoo.generators import GENERATORS
 from model_zoo.generators.conditional import IDENTITY_ROW, ConditionalGenerator, row_count
 
@@ -47,25 +48,20 @@ def load_generator(path: Path, generator: str, arguments: Mapping[str, Any]) -> 
         ZooError: the file is absent, no safetensors, or its tensors are not exactly the
             generator's; the message names the file and the first tensor that differs.
     """
-    module = build_generator(generator, arguments)
-    try:
-        tensors = load(path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise ZooError(f"{path}: is not a safetensors file ({error})") from error
-    _check_tensors(path, generator, module.state_dict(), tensors)
-    module.load_state_dict(tensors)  # copies into the module's own fp32
-    return module.eval().requires_grad_(requires_grad=False)
+    return _parse_generator(path, _read(path), generator, arguments)
 
 
 def load_style(manifest: Manifest, card: StyleCard) -> Generator:
     """Load the generator of one style of a zoo, as :func:`load_generator` does.
 
     Raises:
-        ZooError: its weights cannot be loaded, or hold no such row.
+        ZooError: its weights cannot be loaded, are not those of the card, or hold no such row.
     """
-    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
+    path = manifest.weights_path(card)
+    document = _read(path)
+    # Of the very bytes that are loaded: the file may have been replaced since it was verified.
+    check_sha256(path, card, hashlib.sha256(document).hexdigest())
+    generator = _parse_generator(path, document, card.generator, card.arguments)
     check_row(card, generator)
     if isinstance(generator, ConditionalGenerator):
         generator.style_row = card.style_row
@@ -120,6 +116,26 @@ def save_generator(module: Generator, path: Path, *, dtype: torch.dtype = torch.
         raise ZooError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _parse_generator(
+    path: Path, document: bytes, generator: str, arguments: Mapping[str, Any]
+) -> Generator:
+    module = build_generator(generator, arguments)
+    try:
+        tensors = load(document)
+    except SafetensorError as error:
+        raise ZooError(f"{path}: is not a safetensors file ({error})") from error
+    _check_tensors(path, generator, module.state_dict(), tensors)
+    module.load_state_dict(tensors)  # copies into the module's own fp32
+    return module.eval().requires_grad_(requires_grad=False)
 
 
 def _check_tensors(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
-from model_zoo.cards import Manifest, ZooError
+from service import admin, routes
+from service.access import Access
 from service.batcher import Batcher
+from service.browser import BrowserHeadersMiddleware, add_docs, allow_origins
 from service.errors import UnhandledErrorMiddleware, error_kinds, install_error_handlers
 from service.gate import AdmissionGate
 from service.head import HeadMiddleware
@@ -21,14 +23,16 @@ from service.logs import RequestLogMiddleware, RequestRecord, is_probe
 from service.metrics import Metrics
 from service.openapi import DocumentedApp
 from service.pipeline import StylizePipeline
-from service.routes import router
+from service.reloader import ZooReloader
 from service.stylizer import StyleEngine, Stylizer
+from service.zoos import Zoo, Zoos
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi import FastAPI
 
+    from model_zoo.cards import Manifest
     from service.settings import Settings
 
 # Greedy batches fill themselves; docs/decisions/0008 has the figures.
@@ -43,14 +47,6 @@ def service_version() -> str:
         return version("atelier")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _read_previews(manifest: Manifest) -> dict[str, bytes]:
-    """Read the previews, a few tens of kB each: an export may replace the files at any time."""
-    try:
-        return {card.style_id: manifest.preview_path(card).read_bytes() for card in manifest}
-    except OSError as error:
-        raise ZooError(f"{error.filename}: preview cannot be read: {error.strerror}") from error
 
 
 def _digest_of(manifest: Manifest) -> str:
@@ -75,21 +71,20 @@ def create_app(
         DeviceUnavailableError: the settings ask for a device that is not there.
         ZooError: the zoo is empty, damaged, or does not fit its manifest.
     """
-    manifest = Manifest.read(settings.zoo)
-    if not len(manifest):
-        raise ZooError(f"{settings.zoo / 'manifest.toml'}: holds no style; export one first")
-    manifest.verify()
-    previews = _read_previews(manifest)
+    zoo = Zoo.read(settings.zoo)
+    zoos = Zoos(zoo)
     engine = stylizer or Stylizer(
-        manifest,
+        zoo.manifest,
         device=settings.device,
         runtime=settings.runtime,
         threads=settings.model_threads,
         memory_budget_bytes=settings.memory_budget_mib * 2**20,
     )
+    # Nothing to do for the engine above; another one may have read another zoo, or none.
+    engine.load(zoo.manifest)
     metrics = Metrics(kind.slug for kind in error_kinds())
     metrics.describe_build(version=service_version(), device=engine.device, runtime=engine.runtime)
-    metrics.describe_zoo(_digest_of(manifest))
+    metrics.describe_zoo(_digest_of(zoo.manifest))
     gate = AdmissionGate(settings.max_in_flight)
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -103,10 +98,10 @@ def create_app(
         on_batch=metrics.observe_batch,
     )
     pipeline = StylizePipeline(
-        manifest, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
+        zoos, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
     )
     lifecycle = Lifecycle(
-        manifest,
+        zoo.manifest,
         settings,
         engine=engine,
         gate=gate,
@@ -114,12 +109,25 @@ def create_app(
         codec_pool=codec_pool,
         model_pool=model_pool,
     )
+
+    def on_reload(outcome: str) -> None:
+        metrics.count_reload(outcome)
+        metrics.describe_zoo(_digest_of(zoos.current.manifest))
+
+    reloader = ZooReloader(
+        zoos,
+        settings,
+        engine=engine,
+        lifecycle=lifecycle,
+        model_pool=model_pool,
+        on_outcome=on_reload,
+    )
     metrics.watch(
         ready=lambda: lifecycle.is_ready,
         batcher_alive=lambda: batcher.alive,
         in_flight_requests=lambda: gate.in_flight,
         queue_jobs=lambda: len(batcher),
-        styles_loaded=lambda: engine.styles_loaded,
+        styles_loaded=lambda: len(zoos.current.manifest),
         model_busy_for_seconds=lambda: batcher.busy_for_s,
         memory_budget_bytes=lambda: settings.memory_budget_mib * 2**20,
         device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,
@@ -135,7 +143,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         logger.info("service_started", extra={"fields": {"version": service_version()}})
         lifecycle.start()
+        reloader.start()
         yield
+        await reloader.aclose()
         await lifecycle.aclose()
         logger.info("service_stopped")
 
@@ -149,6 +159,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         # A redirect would lead to whatever Host the client or a proxy named.
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         # Spans alone, by OTEL_* variables: metrics and logs have their own ways out.
         telemetry={
             "tracer_provider": tracer_provider,
@@ -160,13 +172,19 @@ def create_app(
         },
     )
     app.state.tracer = trace.get_tracer("atelier", service_version(), tracer_provider)
-    app.state.previews = previews
+    app.state.zoos, app.state.reloader, app.state.access = zoos, reloader, Access(settings)
     app.state.settings, app.state.metrics = settings, metrics
     app.state.lifecycle, app.state.pipeline = lifecycle, pipeline
-    app.include_router(router)
+    app.include_router(routes.router)
+    if settings.admin_keys:
+        app.include_router(admin.router)
+    add_docs(app)
     install_error_handlers(app)
     # The last added stands outermost.
     app.add_middleware(UnhandledErrorMiddleware)
     app.add_middleware(HeadMiddleware)
+    if settings.origins:
+        allow_origins(app, settings.origins)
+    app.add_middleware(BrowserHeadersMiddleware)
     app.add_middleware(RequestLogMiddleware, on_finished=on_finished)
     return app

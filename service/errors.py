@@ -2,16 +2,21 @@
 
 ServiceError
 ├── MalformedRequestError        400  the HTTP message cannot be parsed
+├── UnauthorizedError            401  with WWW-Authenticate
+├── ForbiddenError               403  a valid key, where an administrator's is needed
 ├── StyleNotFoundError           404
 ├── NotAcceptableError           406
+├── ReloadInProgressError        409
 ├── BodyTooLargeError            413
 ├── ImageTooLargeError           413
 ├── UnsupportedMediaTypeError    415  not an image, or not one of the accepted kinds
 ├── UnprocessableError           422
 │   ├── InvalidParameterError
 │   ├── CorruptImageError
-│   └── ImageTooSmallError
+│   ├── ImageTooSmallError
+│   └── ZooRejectedError              the zoo on disk cannot be served; that of before goes on
 ├── BusyError                    429  with Retry-After
+├── RateLimitedError             429  with Retry-After
 ├── ClientClosedRequestError     499  nobody is left to answer; for the log and the metrics
 ├── StylizationError             500  a generator gave no picture
 ├── UnavailableError             503  with Retry-After
@@ -61,6 +66,24 @@ class MalformedRequestError(ServiceError):
     status, slug, title = 400, "malformed-request", "Malformed request"
 
 
+class UnauthorizedError(ServiceError):
+    """A key is needed, and none came that is known."""
+
+    status, slug, title = 401, "unauthorized", "Key needed"
+
+    def __init__(self, detail: str, *, challenge: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class ForbiddenError(ServiceError):
+    """The key is known, but does not open this."""
+
+    status, slug, title = 403, "forbidden", "Forbidden"
+
+    def __init__(self, detail: str, *, challenge: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
 class StyleNotFoundError(ServiceError):
     """The zoo holds no style of that id."""
 
@@ -71,6 +94,12 @@ class NotAcceptableError(ServiceError):
     """The Accept header leaves no format that the service can write."""
 
     status, slug, title = 406, "not-acceptable", "Not acceptable"
+
+
+class ReloadInProgressError(ServiceError):
+    """One reload at a time."""
+
+    status, slug, title = 409, "reload-in-progress", "Reload in progress"
 
 
 class BodyTooLargeError(ServiceError):
@@ -115,6 +144,12 @@ class ImageTooSmallError(UnprocessableError):
     slug, title = "image-too-small", "Image too small"
 
 
+class ZooRejectedError(UnprocessableError):
+    """The zoo on disk cannot be served; the one of before goes on."""
+
+    slug, title = "zoo-rejected", "Zoo rejected"
+
+
 class BusyError(ServiceError):
     """As many requests are in flight as the service admits."""
 
@@ -122,6 +157,15 @@ class BusyError(ServiceError):
 
     def __init__(self, detail: str, *, retry_after_s: int) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class RateLimitedError(ServiceError):
+    """One caller has sent more requests than it may in this time."""
+
+    status, slug, title = 429, "rate-limited", "Too many requests of one caller"
+
+    def __init__(self, detail: str, *, retry_after_s: int, headers: Mapping[str, str]) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s), **headers})
 
 
 class ClientClosedRequestError(ServiceError):

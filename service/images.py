@@ -16,6 +16,7 @@ from service.errors import (
     ImageTooLargeError,
     ImageTooSmallError,
 )
+from service.structure import find_excess
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,8 +71,11 @@ def decode_image(
     Raises:
         ImageTooLargeError: the header promises more than ``max_source_pixels``.
         ImageTooSmallError: a side is shorter than ``min_side_px``.
-        CorruptImageError: the data is cut short or not what its format prescribes.
+        CorruptImageError: the data is cut short, not what its format prescribes, or of more parts
+            than any encoder writes.
     """
+    if excess := find_excess(data, source.name):
+        raise CorruptImageError(f"the {source.name.upper()} {excess}; save it again")
     try:
         if source.name == "webp" and (canvas := _webp_canvas(data)):
             # Pillow's decoder allocates the canvas when it opens the file.

@@ -40,13 +40,15 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 class RequestRecord:
     """What one request turned out to be; routes fill in ``style`` and ``stages_s``.
 
-    ``problem`` is the kind of error that it was answered with, if any.
+    ``problem`` is the kind of error that it was answered with, if any. ``caller`` is the name of
+    the key that it came with, never the key.
     """
 
     request_id: str
     method: str
     route: str = UNMATCHED_ROUTE
     status: int = _CLIENT_CLOSED_REQUEST
+    caller: str = ""
     style: str = ""
     problem: str = ""
     duration_s: float = 0.0
@@ -60,6 +62,7 @@ class RequestRecord:
             "method": self.method,
             "route": self.route,
             "status": self.status,
+            "caller": self.caller,
             "style": self.style,
             "problem": self.problem,
             "duration_ms": round(self.duration_s * 1000, 1),

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 STAGES = ("read", "decode", "queue", "stylize", "encode")
 FAULTS = ("device-out-of-memory", "stylization-failed", "internal", "stalled")
-RELOADS = ("done", "unchanged", "failed")
+RELOADS = ("done", "failed")
 
 GAUGES = {
     "ready": "1 where requests should be sent here, else 0.",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from service.gate import AdmissionGate
     from service.settings import Settings
     from service.stylizer import StyleEngine
+    from service.zoos import Zoos
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +110,7 @@ class StylizePipeline:
 
     def __init__(
         self,
-        manifest: Manifest,
+        zoos: Zoos,
         settings: Settings,
         *,
         gate: AdmissionGate,
@@ -117,12 +118,17 @@ class StylizePipeline:
         batcher: Batcher[Job, Any],
         codec_pool: Executor,
     ) -> None:
-        self.manifest = manifest
         self.gate = gate
+        self._zoos = zoos
         self._settings = settings
         self._engine = engine
         self._batcher = batcher
         self._codec_pool = codec_pool
+
+    @property
+    def manifest(self) -> Manifest:
+        """The styles that a request which comes now may ask for."""
+        return self._zoos.current.manifest
 
     async def stylize(self, request: StyleRequest) -> StylizedImage:
         """Carry out one request.
@@ -130,9 +136,9 @@ class StylizePipeline:
         Raises:
             ServiceError: whichever kind says what went wrong.
         """
-        with self.gate.admit():
+        with self.gate.admit(), self._zoos.use() as zoo:
             async with request.deadline.enforce():
-                choice = choose_style(request.style, self.manifest)
+                choice = choose_style(request.style, zoo.manifest)
                 source = _detect(request.image)
                 with request.stages.timed("decode", format=source.name):
                     photo = await self._on_codec_pool(self._decode, request, source)

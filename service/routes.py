@@ -10,6 +10,7 @@ from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
+from service.access import CALLER, METRICS_READER, WITHIN_RATE
 from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
@@ -35,6 +36,7 @@ from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
 from service.stages import Stages
 from service.uploads import read_upload
+from service.zoos import Zoo
 
 if TYPE_CHECKING:
     from service.logs import RequestRecord
@@ -59,9 +61,18 @@ def _part(name: str) -> Any:
 Pipeline = Annotated[StylizePipeline, _part("pipeline")]
 
 
-async def _get_card(style_id: str, pipeline: Pipeline) -> StyleCard:
+async def _get_zoo(request: Request) -> Zoo:
+    """The zoo of this request, once: another may be served before its answer is made."""
+    zoo: Zoo = request.app.state.zoos.current
+    return zoo
+
+
+PresentZoo = Annotated[Zoo, Depends(_get_zoo)]
+
+
+async def _get_card(style_id: str, zoo: PresentZoo) -> StyleCard:
     try:
-        return pipeline.manifest.card(style_id)
+        return zoo.manifest.card(style_id)
     except UnknownStyleError as error:
         raise StyleNotFoundError(f"no style {style_id!r}; GET /styles lists them") from error
 
@@ -76,7 +87,9 @@ router = APIRouter()
     summary="Paint a photograph in a style",
     tags=["stylize"],
     response_class=Response,
-    responses=stylized(*ENCODABLE) | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    dependencies=[WITHIN_RATE],
+    responses=stylized(*ENCODABLE)
+    | problems(400, 401, 404, 406, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -126,12 +139,13 @@ async def stylize(
     summary="List the styles",
     tags=["styles"],
     response_model=StyleList,
-    responses=cacheable("Every style", StyleList) | problems(ServiceError),
+    dependencies=[CALLER],
+    responses=cacheable("Every style", StyleList) | problems(401, ServiceError),
     openapi_extra=if_none_match(),
 )
-async def list_styles(request: Request, pipeline: Pipeline) -> Response:
+async def list_styles(request: Request, zoo: PresentZoo) -> Response:
     """List every style, in the zoo's own order."""
-    styles = StyleList(styles=[_describe(card, request) for card in pipeline.manifest])
+    styles = StyleList(styles=[_describe(card, request) for card in zoo.manifest])
     return _cacheable(
         request, styles.model_dump_json().encode(), "application/json", _LISTING_MAX_AGE_S
     )
@@ -142,7 +156,8 @@ async def list_styles(request: Request, pipeline: Pipeline) -> Response:
     summary="Describe a style",
     tags=["styles"],
     response_model=StyleInfo,
-    responses=cacheable("The style", StyleInfo) | problems(404, ServiceError),
+    dependencies=[CALLER],
+    responses=cacheable("The style", StyleInfo) | problems(401, 404, ServiceError),
     openapi_extra=if_none_match(),
 )
 async def read_style(request: Request, card: Card) -> Response:
@@ -156,14 +171,13 @@ async def read_style(request: Request, card: Card) -> Response:
     summary="Show a style",
     tags=["styles"],
     response_class=Response,
-    responses=cacheable("A painted picture", FORMATS["jpeg"]) | problems(404, ServiceError),
+    dependencies=[CALLER],
+    responses=cacheable("A painted picture", FORMATS["jpeg"]) | problems(401, 404, ServiceError),
     openapi_extra=if_none_match(),
 )
-async def read_preview(
-    request: Request, card: Card, previews: Annotated[dict[str, bytes], _part("previews")]
-) -> Response:
+async def read_preview(request: Request, card: Card, zoo: PresentZoo) -> Response:
     """Show a photograph that the style painted."""
-    body = previews[card.style_id]
+    body = zoo.previews[card.style_id]
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 
@@ -190,7 +204,9 @@ async def ready(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     summary="Prometheus metrics",
     tags=["operations"],
     response_class=Response,
-    responses=text("Every metric, in Prometheus's text format", "atelier_queue_jobs 3.0"),
+    dependencies=[METRICS_READER],
+    responses=text("Every metric, in Prometheus's text format", "atelier_queue_jobs 3.0")
+    | problems(401),
 )
 async def read_metrics(metrics: Annotated[Metrics, _part("metrics")]) -> Response:
     """Give every metric in Prometheus's text format."""
@@ -273,7 +289,9 @@ def _describe(card: StyleCard, request: Request) -> StyleInfo:
 def _cacheable(request: Request, body: bytes, media_type: str, max_age_s: int) -> Response:
     """Answer with ``body``, or 304 where the client holds the same bytes already."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": f"public, max-age={max_age_s}"}
+    # What a key opened is not for a shared cache to give to others.
+    whose = "private" if request.state.caller else "public"
+    headers = {"ETag": etag, "Cache-Control": f"{whose}, max-age={max_age_s}"}
     held = request.headers.get("if-none-match", "")
     tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
     if tags & {etag, "*"}:

@@ -32,6 +32,18 @@ class Health(BaseModel):
     status: Literal["alive", "ready"] = Field(examples=["ready"])
 
 
+class ReloadReport(BaseModel):
+    """What a reload has changed."""
+
+    styles: int = Field(description="how many the zoo holds now")
+    added: list[str] = Field(description="ids of styles that were not there before")
+    changed: list[str] = Field(description="ids of styles whose cards or weights differ")
+    removed: list[str] = Field(description="ids of styles that are gone")
+    networks_loaded: int = Field(description="networks that were read and compiled")
+    networks_kept: int = Field(description="networks that both zoos share")
+    duration_s: float = Field(description="seconds from the call to the swap")
+
+
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 

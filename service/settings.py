@@ -2,15 +2,23 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+import limits
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_zoo.cards import SHIPPED_ZOO
+from service.keys import KeyRing
 
 ENV_PREFIX = "ATELIER_"
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?|https?://\[[0-9A-Fa-f:]+\](:[0-9]+)?")
+# Who sets a key in place of its hash should not find it in a log.
+_SECRETS = frozenset({"api_keys", "admin_keys"})
 
 
 class SettingsError(Exception):
@@ -48,6 +56,9 @@ class Settings(BaseSettings):
 
     zoo: Path = Field(
         default=SHIPPED_ZOO, description="folder that holds manifest.toml; shipped by default"
+    )
+    zoo_poll_seconds: float = Field(
+        default=0.0, ge=0, description="how often to look for another manifest; 0 is never"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where generators run; auto takes CUDA where there is one"
@@ -133,6 +144,58 @@ class Settings(BaseSettings):
         description="longest wait for requests in flight once the socket is closed",
     )
 
+    api_keys: str = Field(
+        default="",
+        repr=False,
+        description="hashes of keys, as NAME=HASH,NAME=HASH; without any, everyone may paint",
+    )
+    admin_keys: str = Field(
+        default="", repr=False, description="the same for /admin, which is not there without any"
+    )
+    rate_limit: str = Field(
+        default="",
+        description="most POST /stylize of one key, or address if there are no keys: 60/minute",
+    )
+    metrics_need_key: bool = Field(
+        default=False, description="whether /metrics asks for a key, of either kind"
+    )
+    cors_origins: str = Field(
+        default="", description="origins whose pages may call from browsers, by comma, or *"
+    )
+
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _check_keys(cls, value: str) -> str:
+        KeyRing.parse(value)
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _check_rate_limit(cls, value: str) -> str:
+        try:
+            usable = not value or limits.parse(value).amount > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("write a number and a time, as 60/minute or 500 per 1 hour")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        for origin in value.split(",") if value not in {"", "*"} else ():
+            if not _ORIGIN.fullmatch(origin.strip()):
+                raise ValueError(
+                    f"{origin.strip()!r} is no origin; write https://HOST or https://HOST:PORT, "
+                    "several by comma, or * alone"
+                )
+        return value
+
+    @property
+    def origins(self) -> list[str]:
+        """``cors_origins``, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment, refusing variables that no setting reads.
@@ -150,14 +213,16 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            problems += [
-                f"{variable_name(str(fault['loc'][0]))}={fault['input']}: {fault['msg']}"
-                for fault in error.errors()
-            ]
+            problems += [_invalid_value(fault) for fault in error.errors()]
         if settings and settings.default_max_side_px > settings.max_side_px:
             problems.append(
                 f"{variable_name('default_max_side_px')}={settings.default_max_side_px} exceeds "
                 f"{variable_name('max_side_px')}={settings.max_side_px}"
+            )
+        if settings and settings.metrics_need_key and not settings.api_keys + settings.admin_keys:
+            problems.append(
+                f"{variable_name('metrics_need_key')} needs {variable_name('api_keys')} or "
+                f"{variable_name('admin_keys')}; without keys nobody could read them"
             )
         if settings is None or problems:
             raise SettingsError(problems)
@@ -167,6 +232,12 @@ class Settings(BaseSettings):
 def variable_name(field: str) -> str:
     """Name of the environment variable that sets ``field``."""
     return ENV_PREFIX + field.upper()
+
+
+def _invalid_value(fault: ErrorDetails) -> str:
+    field = str(fault["loc"][0])
+    value = "..." if field in _SECRETS else fault["input"]
+    return f"{variable_name(field)}={value}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _unknown_variable(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from model_zoo.cards import ZooError
 from model_zoo.checkpoints import check_row, load_style
 from model_zoo.generators.conditional import row_count
 from service.errors import DeviceOutOfMemoryError, StylizationError
@@ -18,7 +19,7 @@ from service.runtimes.residents import Residents
 from service.tiles import TileLayout, pad_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,12 +59,24 @@ class StyleEngine(Protocol):
     def runtime(self) -> str:
         """Name of what computes on it, for the log."""
 
-    @property
-    def styles_loaded(self) -> int:
-        """How many styles are ready to paint."""
+    def load(self, manifest: Manifest) -> None:
+        """Make ready what ``manifest`` needs and is not there yet; any thread may ask for it.
+
+        What is there stays, and goes on painting meanwhile.
+
+        Raises:
+            ZooError: a file cannot be loaded, whose name it gives; then nothing is changed.
+        """
+
+    def keep(self, networks: Collection[str]) -> None:
+        """Let go of every network but these; called by the thread that runs jobs."""
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
-        """Paint once in every style, so that no request pays for first-call set-up."""
+        """Paint once in every style, so that no request pays for first-call set-up.
+
+        Raises:
+            ServiceError: a style gives no picture.
+        """
 
     def most_px(self, card: StyleCard) -> int:
         """How large a picture may be to be run whole."""
@@ -113,17 +126,8 @@ class Stylizer:
         except RuntimeUnavailableError as error:
             raise DeviceUnavailableError(str(error)) from error
         self._budget_bytes = memory_budget_bytes
-        # By network, which styles may share.
-        painters: dict[str, Painter] = {}
-        for card in manifest:
-            if card.network in painters:
-                check_row(card, painters[card.network].generator)
-                continue
-            painters[card.network] = self._runtime.load(
-                load_style(manifest, card), card.architecture
-            )
-        self._painters = Residents(painters, memory_budget_bytes)
-        self._styles_loaded = len(manifest)
+        self._painters = Residents({}, memory_budget_bytes)
+        self.load(manifest)
 
     @property
     def device(self) -> str:
@@ -135,16 +139,37 @@ class Stylizer:
         """``openvino``, or ``torch``."""
         return self._runtime.name
 
-    @property
-    def styles_loaded(self) -> int:
-        """How many styles the resident generators paint."""
-        return self._styles_loaded
+    def load(self, manifest: Manifest) -> None:
+        """Load the networks of ``manifest`` that are not resident: all of them, or none."""
+        # By network, which styles may share.
+        loaded: dict[str, Painter] = {}
+        for card in manifest:
+            if card.network in loaded:
+                check_row(card, loaded[card.network].generator)
+            elif card.network in self._painters:
+                check_row(card, self._painters[card.network].generator)
+            else:
+                loaded[card.network] = self._load(manifest, card)
+        self._painters.add(loaded)
+
+    def keep(self, networks: Collection[str]) -> None:
+        """Let go of every network but ``networks``."""
+        self._painters.keep(networks)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
-        """Paint a grey square of ``side_px`` in every style of ``cards``."""
-        grey = np.full((side_px, side_px, 3), 128, np.uint8)
+        """Paint a square of noise of ``side_px`` in every style of ``cards``.
+
+        Raises:
+            StylizationError: numbers of a painting are not finite.
+        """
+        # Not one colour: normalization divides by what varies, and that is where numbers explode.
+        noise = np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), np.uint8)
         for card in cards:
-            self.run([StyleJob(card, grey)])
+            for painting in self.run([StyleJob(card, noise)]):
+                if isinstance(painting, Exception):
+                    raise painting
 
     def most_px(self, card: StyleCard) -> int:
         """Pixels of the largest pass that keeps to the memory budget."""
@@ -202,6 +227,15 @@ class Stylizer:
         """Bytes that torch holds on the GPU; 0 on a CPU."""
         device = self._runtime.device
         return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+    def _load(self, manifest: Manifest, card: StyleCard) -> Painter:
+        generator = load_style(manifest, card)
+        try:
+            return self._runtime.load(generator, card.architecture)
+        except Exception as error:
+            raise ZooError(
+                f"{manifest.weights_path(card)}: {self.runtime} cannot make it ready: {error}"
+            ) from error
 
     def _run(self, jobs: Sequence[Job], pixel_count: int) -> list[Any]:
         first = jobs[0]

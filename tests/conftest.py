@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,14 +29,22 @@ from service.logs import JsonFormatter
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
     from pathlib import Path
 
     from fastapi import FastAPI
     from numpy.typing import NDArray
     from opentelemetry.trace import TracerProvider
 
-    from model_zoo.cards import StyleCard
+    from model_zoo.cards import Manifest, StyleCard
     from service.tiles import TileLayout
 
 TINY_STYLES = ("ink", "wash")
@@ -121,7 +129,13 @@ class StubEngine:
     fault: Exception | None = None
     device: str = "cpu"
     runtime: str = "stub"
-    styles_loaded: int = len(TINY_STYLES)
+    networks: set[str] = field(default_factory=set)
+
+    def load(self, manifest: Manifest) -> None:
+        self.networks |= {card.network for card in manifest}
+
+    def keep(self, networks: Collection[str]) -> None:
+        self.networks &= set(networks)
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         assert list(cards)

@@ -57,7 +57,8 @@ def test_readme_has_a_curl_for_every_endpoint() -> None:
         re.sub(r"(?<=/styles/)([\w-]+)", lambda m: "{style_id}" if m[1] in styles else m[1], path)
         for path in spoken_of
     ]
-    paths = create_app(Settings()).openapi()["paths"]
+    # Whose key it is does not matter here; without any there is no /admin.
+    paths = create_app(Settings(admin_keys="0" * 64)).openapi()["paths"]
 
     assert set(paths) - set(spoken_of) == set()
     assert set(spoken_of) - set(paths) <= {"/openapi.json", "/docs"}
@@ -73,6 +74,21 @@ def test_readme_names_only_styles_that_ship() -> None:
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_every_test_that_the_page_on_security_points_to_is_there() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    source = {
+        path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")
+    }
+    pointers = re.findall(r"`(?:(test_\w+\.py)?(?:::))?(test_\w+)`", page)
+    assert len(pointers) > 50
+    file = ""
+    for named, test in pointers:
+        file = named or file
+        # Without a file: that of the one before, or, in the table of pictures, of hostile ones.
+        places = source[named] if named else source[file] + source["test_hostile.py"]
+        assert f"def {test}(" in places, test
 
 
 def test_layout_names_what_is_there() -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -188,6 +189,19 @@ def test_the_container_sets_only_settings_that_the_service_reads(replicas: dict)
     assert {name for name in in_compose if name.startswith(ENV_PREFIX)} <= known
 
 
+def test_the_container_holds_nothing_to_install_with_and_no_secret() -> None:
+    assert "venv --without-pip" in text("Dockerfile")
+    assert not re.search(r"^(?:ARG|ENV).*(?:KEY|TOKEN|SECRET|PASSWORD)", text("Dockerfile"), re.M)
+    assert not re.search(r"\b[0-9a-f]{64}\b", text("docker-compose.yml"))
+
+
+def test_the_container_writes_nowhere_but_to_tmp() -> None:
+    last_stage = text("Dockerfile").rpartition("\nFROM ")[2]
+    assert "PYTHONDONTWRITEBYTECODE=1" in last_stage
+    assert re.search(r"\bHOME=/tmp\b", last_stage)
+    assert "VOLUME" not in last_stage
+
+
 # --- docker-compose, nginx, Prometheus
 
 
@@ -213,6 +227,13 @@ def test_every_container_is_hardened_bounded_and_restarted(compose: dict, servic
     assert any(mount.startswith("/tmp:") for mount in body["tmpfs"])  # noqa: S108
     assert {"cpus", "memory", "pids"} <= set(body["deploy"]["resources"]["limits"])
     assert "build" in body or "healthcheck" in body  # the replicas' is the image's own
+
+
+@pytest.mark.parametrize("name", ["API_KEYS", "ADMIN_KEYS", "RATE_LIMIT"])
+def test_compose_takes_keys_from_its_own_environment(replicas: dict, name: str) -> None:
+    """Hashes do not belong into a file of the repository."""
+    variable = ENV_PREFIX + name
+    assert replicas["atelier-1"]["environment"][variable] == f"${{{variable}:-}}"
 
 
 def test_every_file_that_compose_mounts_is_there(compose: dict) -> None:
@@ -255,6 +276,15 @@ def test_a_full_replica_never_takes_itself_out_of_the_upstream(nginx: dict) -> N
     assert re.findall(r"server .* max_fails=(\d+)", upstream_block()) == ["0", "0"]
 
 
+def test_nginx_tells_the_replicas_who_asks_and_believes_no_one_else(
+    nginx: dict[str, list[str]], replicas: dict
+) -> None:
+    """A client's own X-Forwarded-For, passed on, would be another caller for each request."""
+    assert "X-Forwarded-For $remote_addr" in nginx["proxy_set_header"]
+    assert replicas["atelier-1"]["environment"]["FORWARDED_ALLOW_IPS"] == "*"
+    assert "ports" not in replicas["atelier-1"]
+
+
 def test_nginx_keeps_the_request_ids_that_the_service_keeps() -> None:
     assert f'"~^{REQUEST_ID_PATTERN.pattern}$"' in text("deploy/nginx/nginx.conf")
 
@@ -284,6 +314,42 @@ def test_the_ci_script_is_executable_and_runs_both_make_targets() -> None:
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
     assert {"make lint", "make test"} <= set(re.findall(r"^make \w+", text(".ci/run"), re.M))
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "said"),
+    [
+        ("", 3, "SKIPPED"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', 3, "SKIPPED"),
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', 0, "0 known"),
+        (
+            """{"dependencies": [
+                {"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}]},
+                {"name": "b", "skip_reason": "not found"}
+            ]}""",
+            1,
+            "vulnerable: a 1: PYSEC-1, fixed in 2",
+        ),
+    ],
+    ids=["no report", "no data", "sound", "vulnerable"],
+)
+def test_the_audit_fails_for_a_known_vulnerability_and_for_nothing_else(
+    report: str, status: int, said: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / ".ci/audit.py")],
+        input=report,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert ended.returncode == status, ended.stderr
+    assert said in ended.stdout
+
+
+def test_the_ci_script_audits_the_pins() -> None:
+    assert re.search(r"^check_dependencies$", text(".ci/run"), re.MULTILINE)
+    assert "audit_pins constraints.txt" in text(".ci/run")
 
 
 # --- the picture of the house

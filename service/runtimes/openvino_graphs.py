@@ -7,7 +7,9 @@ and to put other weights in takes milliseconds.
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 _ANY = -1
+_KEPT = 32
+"""Graphs without weights that are kept: more than a zoo has, and an end to what reloads leave."""
 
 
 class Graphs:
@@ -28,7 +32,9 @@ class Graphs:
 
     def __init__(self, openvino: Any) -> None:
         self._openvino = openvino
-        self._without_weights: dict[Hashable, Any] = {}
+        self._without_weights: OrderedDict[Hashable, Any] = OrderedDict()
+        # The model thread makes graphs of tiles while another thread loads the next zoo.
+        self._making = threading.Lock()
 
     def make(self, architecture: str, module: nn.Module, example: tuple[Tensor, ...]) -> Any:
         """Give the graph of ``module``.
@@ -41,9 +47,13 @@ class Graphs:
         """
         key = architecture, type(module)
         weights = _weights(module)
-        if key not in self._without_weights:
-            self._without_weights[key] = self._translate(module, example, weights)
-        graph = self._without_weights[key].clone()
+        with self._making:
+            if key not in self._without_weights:
+                self._without_weights[key] = self._translate(module, example, weights)
+            self._without_weights.move_to_end(key)
+            if len(self._without_weights) > _KEPT:
+                self._without_weights.popitem(last=False)
+            graph = self._without_weights[key].clone()
         for tensor, placed in zip(
             weights.values(), graph.get_parameters()[len(example) :], strict=True
         ):

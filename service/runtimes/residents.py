@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from service.runtimes import Painter
 
 
@@ -22,7 +25,9 @@ class Residents:
     """
 
     def __init__(self, painters: dict[str, Painter], budget_bytes: int) -> None:
+        # Never changed, only replaced: other threads look into it meanwhile.
         self._painters = painters
+        self._changing = threading.Lock()
         self._budget_bytes = budget_bytes
         # By network and kind of pass, the last used last.
         self._held_bytes: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -32,6 +37,22 @@ class Residents:
 
     def __getitem__(self, network: str) -> Painter:
         return self._painters[network]
+
+    def __contains__(self, network: str) -> bool:
+        return network in self._painters
+
+    def add(self, painters: Mapping[str, Painter]) -> None:
+        """Take in more; any thread may ask for it."""
+        with self._changing:
+            self._painters = {**self._painters, **painters}
+
+    def keep(self, networks: Collection[str]) -> None:
+        """Let go of every painter but those of ``networks``; for the thread that paints."""
+        with self._changing:
+            kept = {name: p for name, p in self._painters.items() if name in networks}
+            self._painters = kept
+        for key in [key for key in self._held_bytes if key[0] not in kept]:
+            del self._held_bytes[key]
 
     def make_room(self, network: str, kind: str, needed_bytes: float) -> None:
         """See that a pass which needs so much, of some kind of its own memory, keeps the budget."""

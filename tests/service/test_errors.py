@@ -99,7 +99,7 @@ async def test_an_unforeseen_error_is_a_500_with_a_request_id_and_no_internals(
     open_client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_client() as client:
-        client.app.state.pipeline.manifest = None  # nothing foresees this
+        client.app.state.zoos.current = None  # nothing foresees this
         response = await client.http.get("/styles")
         assert response.status_code == 500
         assert response.headers["content-type"] == "application/problem+json"

@@ -289,7 +289,6 @@ def test_stylizer_when_the_runtime_is_not_there_then_says_what_to_do(
 
 def test_warm_up_paints_in_every_style(stylizer: Stylizer, manifest: Manifest) -> None:
     stylizer.warm_up(manifest.cards, 16)
-    assert stylizer.styles_loaded == len(manifest)
     assert stylizer.device == "cpu"
     assert stylizer.runtime in {"torch", "openvino"}
     assert stylizer.device_memory_bytes() == 0
