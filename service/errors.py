@@ -4,6 +4,7 @@ ServiceError
 ├── MalformedRequestError        400  the HTTP message cannot be parsed
 ├── StyleNotFoundError           404
 ├── NotAcceptableError           406
+├── UploadTimeoutError           408  the body comes too slowly
 ├── BodyTooLargeError            413
 ├── ImageTooLargeError           413
 ├── UnsupportedMediaTypeError    415  not an image, or not one of the accepted kinds
@@ -16,7 +17,8 @@ ServiceError
 ├── StylizationError             500  a generator gave no picture
 ├── UnavailableError             503  with Retry-After
 │   ├── NotReadyError
-│   └── DeviceOutOfMemoryError
+│   ├── DeviceOutOfMemoryError
+│   └── DeviceLostError
 └── DeadlineError                504
 """
 
@@ -73,6 +75,16 @@ class NotAcceptableError(ServiceError):
     status, slug, title = 406, "not-acceptable", "Not acceptable"
 
 
+class UploadTimeoutError(ServiceError):
+    """The request body takes longer than one of its size may."""
+
+    status, slug, title = 408, "upload-too-slow", "Upload too slow"
+
+    def __init__(self, detail: str) -> None:
+        # The rest of the body is not worth waiting for.
+        super().__init__(detail, headers={"Connection": "close"})
+
+
 class BodyTooLargeError(ServiceError):
     """The request body has too many bytes."""
 
@@ -116,7 +128,7 @@ class ImageTooSmallError(UnprocessableError):
 
 
 class BusyError(ServiceError):
-    """As many requests are in flight as the service admits."""
+    """The service, or this caller's share of it, is full."""
 
     status, slug, title = 429, "busy", "Too many requests in flight"
 
@@ -155,6 +167,12 @@ class DeviceOutOfMemoryError(UnavailableError):
     """One picture alone does not fit the device's free memory."""
 
     slug, title = "device-out-of-memory", "Device out of memory"
+
+
+class DeviceLostError(UnavailableError):
+    """The device broke down; only another process may get it back."""
+
+    slug, title = "device-lost", "Device lost"
 
 
 class DeadlineError(ServiceError):
