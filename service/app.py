@@ -73,7 +73,11 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
         memory_budget_bytes=settings.memory_budget_mib * 2**20,
     )
     metrics = Metrics()
-    gate = AdmissionGate(settings.max_in_flight)
+    gate = AdmissionGate(
+        settings.max_in_flight,
+        max_pixels=settings.max_in_flight_pixels,
+        max_body_bytes=settings.max_body_memory_bytes,
+    )
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
     batcher = Batcher(
@@ -99,6 +103,9 @@ def create_app(settings: Settings, stylizer: StyleEngine | None = None) -> FastA
     )
     metrics.watch(
         in_flight_requests=lambda: gate.in_flight,
+        in_flight_pixels=lambda: gate.pixels,
+        body_bytes=lambda: gate.body_bytes,
+        device_up=lambda: lifecycle.is_alive,
         queue_jobs=lambda: len(batcher),
         styles_loaded=lambda: engine.styles_loaded,
         device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 STAGES = ("read", "decode", "queue", "stylize", "encode")
-REJECTIONS = ("busy", "not-ready", "device-out-of-memory", "deadline-passed")
+CUTS = ("slow-sender", "large-head", "slow-reader")
+REJECTIONS = ("busy", "not-ready", "device-out-of-memory", "device-lost", "deadline-passed")
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PIXELS = tuple(float(2**power) for power in range(14, 26))
@@ -61,11 +62,19 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._cut_connections = Counter(
+            "atelier_cut_connections_total",
+            "Connections that were cut off because their client took too long, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
         # A series that exists from the start has a rate; one that appears with an event has none.
         for stage in STAGES:
             self._stage_seconds.labels(stage)
         for reason in REJECTIONS:
             self._rejected.labels(reason)
+        for reason in CUTS:
+            self._cut_connections.labels(reason)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -74,6 +83,9 @@ class Metrics:
         self,
         *,
         in_flight_requests: Callable[[], int],
+        in_flight_pixels: Callable[[], int],
+        body_bytes: Callable[[], int],
+        device_up: Callable[[], bool],
         queue_jobs: Callable[[], int],
         styles_loaded: Callable[[], int],
         device_memory_bytes: Callable[[], int] | None,
@@ -83,6 +95,9 @@ class Metrics:
         ``device_memory_bytes`` is None where generators run in the process's own memory.
         """
         self._gauge("atelier_in_flight_requests", "Requests admitted now.", in_flight_requests)
+        self._gauge("atelier_in_flight_pixels", "Pixels of their pictures.", in_flight_pixels)
+        self._gauge("atelier_body_bytes", "Bytes of bodies and answers in memory.", body_bytes)
+        self._gauge("atelier_device_up", "1, or 0 once the device hangs or is lost.", device_up)
         self._gauge("atelier_queue_jobs", "Pictures that wait for the device.", queue_jobs)
         self._gauge("atelier_styles_loaded", "Styles that are ready to paint.", styles_loaded)
         if device_memory_bytes is not None:
@@ -99,6 +114,10 @@ class Metrics:
     def count_rejection(self, reason: str) -> None:
         """Count one request that was valid and not served."""
         self._rejected.labels(reason).inc()
+
+    def count_cut_connection(self, reason: str) -> None:
+        """Count one connection that was cut off."""
+        self._cut_connections.labels(reason).inc()
 
     def observe_batch(self, jobs: int, pixels: int) -> None:
         """Record the size of one forward pass."""

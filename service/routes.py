@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
+from service.answers import PictureResponse
+from service.deadlines import Deadline
 from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
@@ -17,11 +19,12 @@ from service.errors import (
     StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
+from service.gate import BodyHold
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.mixtures import label_of
 from service.openapi import pictures, problems, stylize_request
-from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
+from service.pipeline import StyleRequest, StylizedImage, StylizePipeline
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
 from service.uploads import read_upload
@@ -58,6 +61,17 @@ async def _get_card(style_id: str, pipeline: Pipeline) -> StyleCard:
 
 Card = Annotated[StyleCard, Depends(_get_card)]
 
+
+def _caller(request: Request) -> str:
+    """On whose behalf a request comes; empty where nobody asked."""
+    return getattr(request.state, "caller", "")
+
+
+async def _hold_body(request: Request, pipeline: Pipeline) -> AsyncIterator[BodyHold]:
+    with pipeline.gate.hold_body(_caller(request)) as held:
+        yield held  # until the client has taken the answer, or is cut off
+
+
 router = APIRouter()
 
 
@@ -66,7 +80,7 @@ router = APIRouter()
     summary="Paint a photograph in a style",
     response_class=Response,
     responses=pictures("The painted picture", *ENCODABLE)
-    | problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    | problems(400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -74,6 +88,7 @@ async def stylize(
     pipeline: Pipeline,
     lifecycle: Annotated[Lifecycle, _part("lifecycle")],
     settings: Annotated[Settings, _part("settings")],
+    held: Annotated[BodyHold, Depends(_hold_body, scope="request")],
     x_request_timeout_seconds: Annotated[
         float | None, Header(gt=0, description="how long the client will wait")
     ] = None,
@@ -84,11 +99,16 @@ async def stylize(
     deadline = Deadline.after(min(timeout_s, x_request_timeout_seconds or timeout_s))
     # Refused here already, before the body is read; the pipeline's own look is the one that counts.
     lifecycle.check_serving()
-    pipeline.gate.check()
+    pipeline.gate.check(_caller(request))
 
     started = time.perf_counter()
     async with deadline.enforce():
-        upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
+        upload = await read_upload(
+            request,
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_s=settings.body_timeout_s,
+            reserve=held.reserve,
+        )
     record.stages_s["read"] = time.perf_counter() - started
 
     parameters = upload.parameters
@@ -103,9 +123,11 @@ async def stylize(
         keep_colors=parameters.keep_colors,
         strength=parameters.strength,
         seed=parameters.seed,
+        owner=_caller(request),
         stages_s=record.stages_s,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
+    held.become(len(image.data))
     return _image_response(image, record.style, record.stages_s)
 
 
@@ -144,9 +166,10 @@ async def read_preview(
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 
-@router.get("/livez", summary="Whether the process lives")
-async def live() -> Health:
+@router.get("/livez", summary="Whether the process lives", responses=problems(503))
+async def live(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     """Answer at once, whatever else goes on: a failure means restart the process."""
+    lifecycle.check_alive()
     return Health(status="alive")
 
 
@@ -209,7 +232,7 @@ def _choose_max_side(parameters: StylizeParameters, settings: Settings) -> int:
 
 def _image_response(image: StylizedImage, style: str, stages_s: dict[str, float]) -> Response:
     timing = ", ".join(f"{s};dur={stages_s[s] * 1000:.1f}" for s in SERVER_TIMING_STAGES)
-    return Response(
+    return PictureResponse(
         image.data,
         media_type=image.format.media_type,
         headers={

@@ -21,6 +21,10 @@ NAMES = {
     "atelier_batch_pixels",
     "atelier_queue_jobs",
     "atelier_in_flight_requests",
+    "atelier_in_flight_pixels",
+    "atelier_body_bytes",
+    "atelier_device_up",
+    "atelier_cut_connections",
     "atelier_rejected",
     "atelier_styles_loaded",
 }
@@ -53,8 +57,11 @@ async def test_metrics_are_those_documented(client: Any) -> None:
         ("busy",),
         ("not-ready",),
         ("device-out-of-memory",),
+        ("device-lost",),
         ("deadline-passed",),
     }
+    cuts = series(families["atelier_cut_connections"], "_total")
+    assert cuts == {("slow-sender",): 0, ("large-head",): 0, ("slow-reader",): 0}
 
 
 async def test_metrics_count_requests_stages_and_batches(
@@ -72,7 +79,9 @@ async def test_metrics_count_requests_stages_and_batches(
         )
         assert series(families["atelier_batch_size"], "_count") == {(): 2}
         assert series(families["atelier_batch_pixels"], "_sum") == {(): 2 * 96 * 64}
-        assert series(families["atelier_in_flight_requests"]) == {(): 0}
+        for name in ("in_flight_requests", "in_flight_pixels", "body_bytes"):
+            assert series(families[f"atelier_{name}"]) == {(): 0}
+        assert series(families["atelier_device_up"]) == {(): 1}
         assert series(families["atelier_queue_jobs"]) == {(): 0}
 
 
@@ -108,6 +117,9 @@ def test_device_memory_is_a_metric_only_where_there_is_a_device() -> None:
         metrics = Metrics()
         metrics.watch(
             in_flight_requests=int,
+            in_flight_pixels=int,
+            body_bytes=int,
+            device_up=bool,
             queue_jobs=int,
             styles_loaded=int,
             device_memory_bytes=read,

@@ -365,5 +365,5 @@ async def test_openapi_documents_bodies_pictures_and_problems(client: Any) -> No
     )
     assert form["required"] == ["image", "style"]
     assert set(operation["responses"]["200"]["content"]) == {row.media_type for row in ENCODABLE}
-    for status in (400, 404, 406, 413, 415, 422, 429, 500, 503, 504):
+    for status in (400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504):
         assert "application/problem+json" in operation["responses"][str(status)]["content"]
