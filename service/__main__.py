@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from model_zoo.cards import ZooError
 from service.app import create_app, service_version
+from service.connections import limited_connections
 from service.logs import configure_logging
+from service.server import EXIT_UNFINISHED, Server
 from service.settings import Settings, SettingsError, variable_name
 from service.stylizer import DeviceUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from fastapi import FastAPI
 
@@ -33,45 +34,6 @@ _BACKLOG = 2048
 
 class StartupError(Exception):
     """The service cannot start; the message says what to change."""
-
-
-class Server(uvicorn.Server):
-    """Drains before it closes the socket, greets when ready, and stops when warm-up fails.
-
-    uvicorn closes its socket the moment a signal comes, so that a load balancer which has not yet
-    looked at readiness sends requests into the void. The first signal here turns readiness off;
-    ``drain_s`` later, or at a second signal, uvicorn's own graceful end begins.
-    """
-
-    def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, *, drain_s: float, greeting: str
-    ) -> None:
-        super().__init__(config)
-        self._lifecycle = lifecycle
-        self._drain_s = drain_s
-        self._drain_ends_s: float | None = None
-        self._greeting: str | None = greeting
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin to drain; at a second signal stop now, at a third do not wait for requests."""
-        if self._drain_ends_s is None:
-            self._lifecycle.drain()
-            self._drain_ends_s = time.monotonic() + self._drain_s
-        elif not self.should_exit:
-            self.should_exit = True
-        else:
-            self.force_exit = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether it is time to greet or to stop."""
-        if self._greeting and self._lifecycle.is_ready:
-            sys.stdout.write(self._greeting)
-            sys.stdout.flush()
-            self._greeting = None
-        drained = self._drain_ends_s is not None and time.monotonic() >= self._drain_ends_s
-        if drained or self._lifecycle.fault:
-            self.should_exit = True
-        return await super().on_tick(counter)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,6 +66,11 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
         app,
+        http=limited_connections(
+            head_timeout_s=settings.head_timeout_s,
+            send_timeout_s=settings.send_timeout_s,
+            on_cut=app.state.metrics.count_cut_connection,
+        ),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -117,8 +84,17 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         f"ready: curl -F image=@photo.jpg -F style={style} "
         f"-o out.jpg http://{_in_url(host)}:{port}/stylize\n"
     )
-    server = Server(config, lifecycle, drain_s=settings.drain_s, greeting=greeting)
+    server = Server(
+        config,
+        lifecycle,
+        drain_s=settings.drain_s,
+        exit_when_lost=settings.exit_when_lost,
+        greeting=greeting,
+    )
     server.run(sockets=[listener])
+    if lifecycle.unfinished:
+        # An ordinary exit would wait for the hung thread.
+        os._exit(EXIT_UNFINISHED)
     if lifecycle.fault:
         _complain(lifecycle.fault)
         return EXIT_FAULT

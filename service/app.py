@@ -85,7 +85,11 @@ def create_app(
     metrics = Metrics(kind.slug for kind in error_kinds())
     metrics.describe_build(version=service_version(), device=engine.device, runtime=engine.runtime)
     metrics.describe_zoo(_digest_of(zoo.manifest))
-    gate = AdmissionGate(settings.max_in_flight)
+    gate = AdmissionGate(
+        settings.max_in_flight,
+        max_pixels=settings.max_in_flight_pixels,
+        max_body_bytes=settings.max_body_memory_bytes,
+    )
     codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
     batcher = Batcher(
@@ -126,6 +130,9 @@ def create_app(
         ready=lambda: lifecycle.is_ready,
         batcher_alive=lambda: batcher.alive,
         in_flight_requests=lambda: gate.in_flight,
+        in_flight_pixels=lambda: gate.pixels,
+        body_memory_bytes=lambda: gate.body_bytes,
+        device_up=lambda: lifecycle.is_alive,
         queue_jobs=lambda: len(batcher),
         styles_loaded=lambda: len(zoos.current.manifest),
         model_busy_for_seconds=lambda: batcher.busy_for_s,

@@ -9,7 +9,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from service.errors import DeadlineError, DeviceOutOfMemoryError, NotReadyError, StylizationError
+from service.errors import (
+    DeadlineError,
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    NotReadyError,
+    ServiceError,
+    StylizationError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -46,7 +53,8 @@ class Batcher(Generic[Job, Result]):
     """Runs jobs in batches, greedily: what arrives while one batch runs forms the next.
 
     The next batch is chosen only when the last has finished, so that it is as full as it can be
-    and nobody in it has hung up; an idle batcher adds no wait.
+    and nobody in it has hung up; an idle batcher adds no wait. ``fault`` says why no batch can
+    succeed any more, or is None.
 
     Args:
         run_batch: called on ``executor`` with jobs of one key; gives one result a job, in order.
@@ -80,8 +88,10 @@ class Batcher(Generic[Job, Result]):
         self._waiting: deque[_Waiting[Job, Result]] = deque()
         self._arrival = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._running: list[_Waiting[Job, Result]] = []
         self._batch_started_s: float | None = None
         self._closing = False
+        self.fault: str | None = None
 
     def start(self) -> None:
         """Begin to run batches on the running event loop."""
@@ -98,6 +108,11 @@ class Batcher(Generic[Job, Result]):
         started = self._batch_started_s
         return 0.0 if started is None else time.perf_counter() - started
 
+    @property
+    def busy_with(self) -> int:
+        """Cost of the present batch; 0 when idle."""
+        return sum(self._cost(waiting.job) for waiting in self._running)
+
     def __len__(self) -> int:
         return sum(not waiting.answer.done() for waiting in self._waiting)
 
@@ -110,6 +125,7 @@ class Batcher(Generic[Job, Result]):
 
         Raises:
             DeadlineError: the deadline passed first.
+            DeviceLostError: the device broke down and takes no more work.
             DeviceOutOfMemoryError: the job does not fit the device, even alone.
             NotReadyError: the batcher is closed or dead.
         """
@@ -120,12 +136,17 @@ class Batcher(Generic[Job, Result]):
         self._arrival.set()
         return await answer
 
+    def abandon(self, error: ServiceError) -> None:
+        """Answer everyone who waits with ``error``, also those whose batch is running."""
+        _fail([*self._running, *self._waiting], error)
+
     async def aclose(self) -> None:
         """Take no more jobs, finish those that wait, then stop."""
         self._closing = True
         self._arrival.set()
         if self._loop_task is not None:
-            await self._loop_task
+            # Cancelling this wait must not cancel the loop, which others may wait for as well.
+            await asyncio.wait((self._loop_task,))
 
     async def _run_forever(self) -> None:
         while True:
@@ -158,12 +179,18 @@ class Batcher(Generic[Job, Result]):
 
     def _is_lost(self, waiting: _Waiting[Job, Result]) -> bool:
         if not waiting.answer.done() and waiting.deadline <= asyncio.get_running_loop().time():
-            waiting.answer.set_exception(DeadlineError("the deadline passed while in the queue"))
+            waiting.answer.set_exception(
+                DeadlineError(
+                    "the time allowed passed while the picture waited for the device; try when "
+                    "the service is less busy"
+                )
+            )
         return waiting.answer.done()
 
     async def _run(self, batch: list[_Waiting[Job, Result]]) -> None:
         """Run one batch and answer everyone in it; never raises."""
         jobs = [waiting.job for waiting in batch]
+        self._running = batch
         started = self._batch_started_s = time.perf_counter()
         out_of_memory = False
         try:
@@ -176,6 +203,10 @@ class Batcher(Generic[Job, Result]):
             if len(batch) == 1:
                 _fail(batch, error)
             out_of_memory = len(batch) > 1
+        except DeviceLostError as error:
+            logger.exception("batch_failed", extra={"fields": {"jobs": len(jobs)}})
+            self.fault = error.detail
+            _fail(batch, error)
         except Exception as error:
             logger.exception("batch_failed", extra={"fields": {"jobs": len(jobs)}})
             _fail(batch, error)
@@ -185,6 +216,7 @@ class Batcher(Generic[Job, Result]):
                 _answer(waiting, result, started - waiting.submitted_s, run_s, len(batch))
         finally:
             self._batch_started_s = None
+            self._running = []
         if out_of_memory:
             # Outside the except block, so that no traceback keeps the failed tensors alive.
             middle = len(batch) // 2

@@ -6,6 +6,7 @@ ServiceError
 ├── ForbiddenError               403  a valid key, where an administrator's is needed
 ├── StyleNotFoundError           404
 ├── NotAcceptableError           406
+├── UploadTimeoutError           408  the body comes too slowly
 ├── ReloadInProgressError        409
 ├── BodyTooLargeError            413
 ├── ImageTooLargeError           413
@@ -21,7 +22,8 @@ ServiceError
 ├── StylizationError             500  a generator gave no picture
 ├── UnavailableError             503  with Retry-After
 │   ├── NotReadyError
-│   └── DeviceOutOfMemoryError
+│   ├── DeviceOutOfMemoryError
+│   └── DeviceLostError
 └── DeadlineError                504
 """
 
@@ -96,6 +98,16 @@ class NotAcceptableError(ServiceError):
     status, slug, title = 406, "not-acceptable", "Not acceptable"
 
 
+class UploadTimeoutError(ServiceError):
+    """The request body takes longer than one of its size may."""
+
+    status, slug, title = 408, "upload-too-slow", "Upload too slow"
+
+    def __init__(self, detail: str) -> None:
+        # The rest of the body is not worth waiting for.
+        super().__init__(detail, headers={"Connection": "close"})
+
+
 class ReloadInProgressError(ServiceError):
     """One reload at a time."""
 
@@ -151,7 +163,7 @@ class ZooRejectedError(UnprocessableError):
 
 
 class BusyError(ServiceError):
-    """As many requests are in flight as the service admits."""
+    """The service, or this caller's share of it, is full."""
 
     status, slug, title = 429, "busy", "Too many requests in flight"
 
@@ -199,6 +211,12 @@ class DeviceOutOfMemoryError(UnavailableError):
     """One picture alone does not fit the device's free memory."""
 
     slug, title = "device-out-of-memory", "Device out of memory"
+
+
+class DeviceLostError(UnavailableError):
+    """The device broke down; only another process may get it back."""
+
+    slug, title = "device-lost", "Device lost"
 
 
 class DeadlineError(ServiceError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from service.errors import (
 from service.structure import find_excess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from service.formats import ImageFormat
@@ -53,6 +56,11 @@ class Photo:
     pixels: NDArray[np.uint8]
     alpha: NDArray[np.uint8] | None = None
 
+    @property
+    def pixel_count(self) -> int:
+        """H times W."""
+        return self.pixels.size // 3
+
     def with_pixels(self, pixels: NDArray[np.uint8]) -> Photo:
         """The same picture in other colours."""
         return replace(self, pixels=pixels)
@@ -76,7 +84,7 @@ def decode_image(
     """
     if excess := find_excess(data, source.name):
         raise CorruptImageError(f"the {source.name.upper()} {excess}; save it again")
-    try:
+    with _corrupt_unless_refused(source):
         if source.name == "webp" and (canvas := _webp_canvas(data)):
             # Pillow's decoder allocates the canvas when it opens the file.
             _check_size(canvas, max_source_pixels, min_side_px)
@@ -86,12 +94,32 @@ def decode_image(
             image.draft(None, size)  # a JPEG decodes at a half, a quarter or an eighth
             image.load()
             return _to_photo(image, size)
-    except (ImageTooLargeError, ImageTooSmallError):
-        raise
-    except Exception as error:  # hostile data makes Pillow raise nearly anything
-        raise CorruptImageError(
-            f"the {source.name.upper()} cannot be decoded: it is cut short or damaged"
-        ) from error
+
+
+def count_decoded_pixels(
+    data: bytes,
+    source: ImageFormat,
+    *,
+    max_side_px: int,
+    max_source_pixels: int,
+    min_side_px: int,
+) -> int:
+    """Pixels that :func:`decode_image` will hold at once, by the header alone.
+
+    Raises:
+        ImageTooLargeError: the header promises more than ``max_source_pixels``.
+        ImageTooSmallError: a side is shorter than ``min_side_px``.
+        CorruptImageError: there is no whole header.
+    """
+    with _corrupt_unless_refused(source):
+        if source.name == "webp" and (canvas := _webp_canvas(data)):
+            _check_size(canvas, max_source_pixels, min_side_px)
+            return canvas[0] * canvas[1]
+        with Image.open(io.BytesIO(data), formats=[source.name]) as image:
+            _check_size(image.size, max_source_pixels, min_side_px)
+            if not image.info.get("progressive"):  # whose coefficients are all held at full size
+                image.draft(None, _fit(image.size, max_side_px))
+            return image.width * image.height
 
 
 def encode_image(photo: Photo, target: ImageFormat, *, quality: int) -> bytes:
@@ -146,6 +174,18 @@ def add_residue(
         residue = photo[rows].astype(np.float32) - identity[rows]
         whole[rows] = np.rint(np.clip(painting[rows] + np.float32(share) * residue, 0, 255))
     return whole
+
+
+@contextmanager
+def _corrupt_unless_refused(source: ImageFormat) -> Iterator[None]:
+    try:
+        yield
+    except (ImageTooLargeError, ImageTooSmallError):
+        raise
+    except Exception as error:  # hostile data makes Pillow raise nearly anything
+        raise CorruptImageError(
+            f"the {source.name.upper()} cannot be decoded: it is cut short or damaged"
+        ) from error
 
 
 def _check_size(size: tuple[int, int], max_source_pixels: int, min_side_px: int) -> None:

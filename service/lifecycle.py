@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from service.errors import NotReadyError
+from service.errors import DeviceLostError, NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Requests have had their own time by then; what still runs paints for nobody.
+CLOSE_WITHIN_S = 5.0
+_MEGAPIXEL = 1_000_000
+
 
 class Lifecycle:
     """Starts and ends what paints, and knows at each moment whether it can.
 
-    ``fault`` says why the service will never be ready, or is None. ``codec_pool`` and
-    ``model_pool`` are shut down at the end.
+    ``fault`` says why the service will never be ready, or is None; ``unfinished`` whether it was
+    closed while a thread still ran, which then keeps the process from ending by itself.
+    ``codec_pool`` and ``model_pool`` are shut down at the end.
     """
 
     def __init__(
@@ -47,9 +52,12 @@ class Lifecycle:
         self._batcher = batcher
         self._codec_pool = codec_pool
         self._model_pool = model_pool
-        self._state: Literal["warming up", "ready", "draining"] = "warming up"
+        self._state: Literal["warming up", "ready", "draining", "closed"] = "warming up"
         self._warm_up_task: asyncio.Task[None] | None = None
+        self._warm_up_began_s: float | None = None
+        self._reported: str | None = None
         self.fault: str | None = None
+        self.unfinished = False
 
     def start(self) -> None:
         """Begin to take jobs and to warm up, on the running event loop."""
@@ -60,60 +68,123 @@ class Lifecycle:
         """Turn readiness off; go on serving."""
         self._state = "draining"
 
-    async def aclose(self) -> None:
-        """Finish what was taken on, then let the threads go."""
+    async def aclose(self, within_s: float = CLOSE_WITHIN_S) -> None:
+        """Finish what was taken on, then let the threads go; a hung one is left behind.
+
+        Args:
+            within_s: longest wait, after which ``unfinished`` is true.
+        """
         self.drain()
-        await self.settle()
-        # First: those in flight have more jobs to come, and their answers to be encoded.
-        await self._gate.wait_until_idle()
-        await self._batcher.aclose()
-        self._model_pool.shutdown()
-        self._codec_pool.shutdown(cancel_futures=True)
+        try:
+            async with asyncio.timeout(within_s):
+                await self.settle()
+                # First: those in flight have more jobs to come, and their answers to be encoded.
+                await self._gate.wait_until_idle()
+                await self._batcher.aclose()
+        except TimeoutError:
+            self.unfinished = True
+            fields = {
+                "in_flight": self._gate.in_flight,
+                "pass_s": round(self._batcher.busy_for_s, 1),
+                "waited_s": within_s,
+            }
+            logger.error("shutdown_unfinished", extra={"fields": fields})  # noqa: TRY400
+        self._state = "closed"
+        self._model_pool.shutdown(wait=not self.unfinished, cancel_futures=True)
+        self._codec_pool.shutdown(wait=not self.unfinished, cancel_futures=True)
 
     async def settle(self) -> None:
         """Wait until warm-up has ended, well or not."""
         if self._warm_up_task is not None:
-            await self._warm_up_task
+            # Cancelling this wait must not cancel the warm-up.
+            await asyncio.wait((self._warm_up_task,))
+
+    def check_alive(self) -> None:
+        """See that the process need not be restarted.
+
+        Raises:
+            DeviceLostError: it must be, with the reason.
+        """
+        if reason := self._breakdown():
+            raise DeviceLostError(reason)
+
+    def look(self) -> str | None:
+        """Give the reason why the process must be restarted, or None; called again and again.
+
+        The first time there is one it is logged, and each time everyone who waits for the device
+        is told rather than left to wait.
+        """
+        reason = self._breakdown()
+        if reason is None:
+            self._reported = None
+            return None
+        if self._reported is None:
+            self._reported = reason
+            fields = {"reason": reason, "in_flight": self._gate.in_flight}
+            logger.critical("device_lost", extra={"fields": fields})
+        self._batcher.abandon(DeviceLostError(f"{reason}; try again, or another instance"))
+        return reason
 
     def check_serving(self) -> None:
         """See that requests can be carried out; while draining they still can.
 
         Raises:
-            NotReadyError: they cannot, with the reason.
+            NotReadyError: not yet, or no more, with the reason.
+            DeviceLostError: the process must be restarted.
         """
         if self.fault is not None:
             raise NotReadyError(self.fault)
+        self.check_alive()
         if self._state == "warming up":
             raise NotReadyError("the service is warming up")
-        if not self._batcher.alive:
-            raise NotReadyError("the batcher has ended; the process must be restarted")
-        if (busy_s := self._batcher.busy_for_s) > self._settings.stall_timeout_s:
-            raise NotReadyError(
-                f"the device has not answered for {busy_s:.0f} s, "
-                f"longer than the limit of {self._settings.stall_timeout_s:g} s"
-            )
+        if self._state == "closed":
+            raise NotReadyError("the service has ended; send requests elsewhere")
 
     def check_ready(self) -> None:
         """See that a load balancer should send requests here.
 
         Raises:
             NotReadyError: it should not, with the reason.
+            DeviceLostError: the process must be restarted.
         """
         self.check_serving()
         if self._state == "draining":
             raise NotReadyError("the service is draining; send requests elsewhere")
 
     @property
+    def is_alive(self) -> bool:
+        """Whether :meth:`check_alive` would pass."""
+        return self._breakdown() is None
+
+    @property
     def is_ready(self) -> bool:
         """Whether :meth:`check_ready` would pass."""
         try:
             self.check_ready()
-        except NotReadyError:
+        except UnavailableError:
             return False
         return True
 
+    def _breakdown(self) -> str | None:
+        """Why nothing can be painted any more, or None."""
+        if self._batcher.fault is not None:
+            return self._batcher.fault
+        if self._state == "closed":
+            return None
+        if self._warm_up_task is not None and not self._batcher.alive:
+            return "the batcher has ended; the process must be restarted"
+        # A pass of 4 MP, the largest on a CPU, may take four times as long as one of 1 MP.
+        busy_s, megapixels = self._batcher.busy_for_s, self._batcher.busy_with / _MEGAPIXEL
+        if self._warm_up_began_s is not None:
+            busy_s = time.perf_counter() - self._warm_up_began_s
+            megapixels = len(self._manifest.cards)
+        limit_s = self._settings.stall_timeout_s * max(1.0, megapixels)
+        if busy_s > limit_s:
+            return f"the device has not answered for {busy_s:.0f} s, longer than {limit_s:g} s"
+        return None
+
     async def _warm_up(self) -> None:
-        started = time.perf_counter()
+        started = self._warm_up_began_s = time.perf_counter()
         loop = asyncio.get_running_loop()
         cards, side_px = self._manifest.cards, self._settings.warm_up_side_px
         try:
@@ -122,6 +193,8 @@ class Lifecycle:
             logger.exception("warm_up_failed")
             self.fault = f"warm-up failed: {error}"
             return
+        finally:
+            self._warm_up_began_s = None
         if self._state == "warming up":
             self._state = "ready"
         fields = {

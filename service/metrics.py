@@ -26,13 +26,15 @@ Result = TypeVar("Result")
 STAGES = ("read", "decode", "queue", "stylize", "encode")
 FAULTS = ("device-out-of-memory", "stylization-failed", "internal", "stalled")
 RELOADS = ("done", "failed")
+CUTS = ("slow-sender", "large-head", "slow-reader")
 
 GAUGES = {
     "ready": "1 where requests should be sent here, else 0.",
     "batcher_alive": "1 while pictures that wait will be painted, else 0.",
     "in_flight_requests": "Requests admitted now.",
     "in_flight_pixels": "Pixels of the pictures admitted now.",
-    "body_memory_bytes": "Request bodies held now.",
+    "body_memory_bytes": "Request bodies and answers held now.",
+    "device_up": "1, or 0 once the device hangs or is lost.",
     "queue_jobs": "Pictures, or tiles of one, that wait for the device.",
     "styles_loaded": "Styles that are ready to paint.",
     "model_busy_for_seconds": "How long the present forward pass has run; 0 when idle.",
@@ -86,6 +88,9 @@ class Metrics:
             "runtime_faults", "Passes that failed, pictures they spoiled, and hangs.", ("fault",)
         )
         self._reloads = self._counter("reloads", "Reloads of the zoo, by outcome.", ("outcome",))
+        self._cut_connections = self._counter(
+            "cut_connections", "Connections cut off because of their client.", ("reason",)
+        )
         self._build = Info("atelier_build", "What runs here.", registry=self.registry)
         self._zoo = Info("atelier_zoo", "Which zoo is loaded.", registry=self.registry)
         for series, values in (
@@ -93,6 +98,7 @@ class Metrics:
             (self._problems, problems),
             (self._faults, FAULTS),
             (self._reloads, RELOADS),
+            (self._cut_connections, CUTS),
         ):
             for value in values:
                 series.labels(value)
@@ -152,6 +158,10 @@ class Metrics:
     def count_reload(self, outcome: str) -> None:
         """Count one reload of the zoo, of an outcome in ``RELOADS``."""
         self._reloads.labels(outcome).inc()
+
+    def count_cut_connection(self, reason: str) -> None:
+        """Count one connection that was cut off."""
+        self._cut_connections.labels(reason).inc()
 
     def observe_batch(self, jobs: int, pixels: int) -> None:
         """Record the size of one forward pass."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from service.errors import (
-    DeadlineError,
     DeviceOutOfMemoryError,
     ImageTooLargeError,
     UnsupportedMediaTypeError,
@@ -18,6 +17,7 @@ from service.images import (
     Photo,
     add_residue,
     blend,
+    count_decoded_pixels,
     decode_image,
     encode_image,
     transfer_colors,
@@ -28,7 +28,7 @@ from service.stages import Stages
 from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     import numpy as np
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from model_zoo.cards import Manifest
     from service.batcher import Batched, Batcher
-    from service.gate import AdmissionGate
+    from service.deadlines import Deadline
+    from service.gate import Admission, AdmissionGate
     from service.settings import Settings
     from service.stylizer import StyleEngine
     from service.zoos import Zoos
@@ -45,44 +46,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The moment, on the event loop's clock, by which a request must be done."""
-
-    at_s: float
-    allowed_s: float
-
-    @classmethod
-    def after(cls, allowed_s: float) -> Deadline:
-        """A deadline ``allowed_s`` from now."""
-        return cls(asyncio.get_running_loop().time() + allowed_s, allowed_s)
-
-    @asynccontextmanager
-    async def enforce(self) -> AsyncIterator[None]:
-        """Cancel what the block awaits once the deadline passes.
-
-        Raises:
-            DeadlineError: it passed.
-        """
-        limit = asyncio.timeout_at(self.at_s)
-        try:
-            async with limit:
-                yield
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise DeadlineError(
-                f"the {self.allowed_s:g} s allowed have passed; send a smaller picture, ask for a "
-                "smaller max_side, or try when the service is less busy"
-            ) from error
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StyleRequest:
-    """What to paint, how, and by when.
+    """What to paint, how, by when and for whom.
 
-    ``formats`` are those the client takes as an answer, at least one. ``stages`` is filled in as
-    each stage ends, also where a later one fails.
+    ``formats`` are those the client takes as an answer, at least one. ``owner`` is empty where
+    callers are not known. ``stages`` is filled in as each stage ends, also where a later one fails.
     """
 
     image: bytes
@@ -94,6 +63,7 @@ class StyleRequest:
     keep_colors: bool = False
     strength: float = 1.0
     seed: int = 0
+    owner: str = ""
     stages: Stages = field(default_factory=Stages)
 
 
@@ -136,29 +106,35 @@ class StylizePipeline:
         Raises:
             ServiceError: whichever kind says what went wrong.
         """
-        with self.gate.admit(), self._zoos.use() as zoo:
+        with self.gate.admit(request.owner) as admission, self._zoos.use() as zoo:
             async with request.deadline.enforce():
                 choice = choose_style(request.style, zoo.manifest)
                 source = _detect(request.image)
                 with request.stages.timed("decode", format=source.name):
-                    photo = await self._on_codec_pool(self._decode, request, source)
-                request.stages.describe(pixels=photo.pixels.size // 3)
+                    photo = await self._decode(request, source, admission)
+                request.stages.describe(pixels=photo.pixel_count)
                 target = _choose_target(request, source, photo)
                 painted = await self._paint_as_strong(choice, photo, request)
                 strength = 1.0 if choice.mix else request.strength
                 with request.stages.timed("encode", format=target.name):
-                    return await self._on_codec_pool(
-                        _finish, request, target, photo, painted, strength
-                    )
+                    finish = partial(_finish, request, target, photo, painted, strength)
+                    return await self._on_codec_pool(request, finish)
 
-    def _decode(self, request: StyleRequest, source: ImageFormat) -> Photo:
-        return decode_image(
-            request.image,
-            source,
-            max_side_px=request.max_side_px,
-            max_source_pixels=self._settings.max_source_pixels,
-            min_side_px=self._settings.min_side_px,
-        )
+    async def _decode(
+        self, request: StyleRequest, source: ImageFormat, admission: Admission
+    ) -> Photo:
+        """Decode once there is room for it, and keep only the room that the result needs."""
+        limits = {
+            "max_side_px": request.max_side_px,
+            "max_source_pixels": self._settings.max_source_pixels,
+            "min_side_px": self._settings.min_side_px,
+        }
+        count = partial(count_decoded_pixels, request.image, source, **limits)
+        admission.reserve_pixels(await self._on_codec_pool(request, count))
+        decode = partial(decode_image, request.image, source, **limits)
+        photo = await self._on_codec_pool(request, decode)
+        admission.reserve_pixels(photo.pixel_count)
+        return photo
 
     async def _paint_as_strong(
         self, choice: Choice, photo: Photo, request: StyleRequest
@@ -174,7 +150,8 @@ class StylizePipeline:
         painting = await paint_in(choice.weaker(request.strength))
         identity = await paint_in(choice.weaker(0))
         share = 1 - request.strength
-        return await self._on_codec_pool(add_residue, photo.pixels, painting, identity, share)
+        add = partial(add_residue, photo.pixels, painting, identity, share)
+        return await self._on_codec_pool(request, add)
 
     async def _paint(self, job: StyleJob, request: StyleRequest) -> NDArray[np.uint8]:
         """Paint whole what fits the device's memory, or turns out to; the rest in tiles."""
@@ -205,7 +182,7 @@ class StylizePipeline:
                 layout = layout.within(job.pixel_count / 2)
             else:
                 return painted
-        pool = self._on_codec_pool
+        pool = partial(self._on_codec_pool, request)
         try:
             return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
         except DeviceOutOfMemoryError:
@@ -214,10 +191,15 @@ class StylizePipeline:
         return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)
 
     async def _on_codec_pool(
-        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+        self, request: StyleRequest, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._codec_pool, lambda: function(*args, **kwargs))
+        """Call ``function`` on a codec thread; cancelled or late in the queue, it never runs."""
+
+        def call() -> R:
+            request.deadline.check()
+            return function(*args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._codec_pool, call)
 
 
 def _detect(image: bytes) -> ImageFormat:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from model_zoo.cards import StyleCard, UnknownStyleError
 from service.access import CALLER, METRICS_READER, WITHIN_RATE
+from service.answers import PictureResponse
+from service.deadlines import Deadline
 from service.errors import (
     ClientClosedRequestError,
     InvalidParameterError,
@@ -20,6 +22,7 @@ from service.errors import (
     StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
+from service.gate import BodyHold
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.mixtures import label_of
@@ -31,7 +34,7 @@ from service.openapi import (
     stylized,
     text,
 )
-from service.pipeline import Deadline, StyleRequest, StylizedImage, StylizePipeline
+from service.pipeline import StyleRequest, StylizedImage, StylizePipeline
 from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
 from service.stages import Stages
@@ -79,6 +82,17 @@ async def _get_card(style_id: str, zoo: PresentZoo) -> StyleCard:
 
 Card = Annotated[StyleCard, Depends(_get_card)]
 
+
+def _caller(request: Request) -> str:
+    """On whose behalf a request comes; empty where nobody asked."""
+    return getattr(request.state, "caller", "")
+
+
+async def _hold_body(request: Request, pipeline: Pipeline) -> AsyncIterator[BodyHold]:
+    with pipeline.gate.hold_body(_caller(request)) as held:
+        yield held  # until the client has taken the answer, or is cut off
+
+
 router = APIRouter()
 
 
@@ -89,7 +103,7 @@ router = APIRouter()
     response_class=Response,
     dependencies=[WITHIN_RATE],
     responses=stylized(*ENCODABLE)
-    | problems(400, 401, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+    | problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -98,6 +112,7 @@ async def stylize(
     lifecycle: Annotated[Lifecycle, _part("lifecycle")],
     settings: Annotated[Settings, _part("settings")],
     tracer: Annotated[Tracer, _part("tracer")],
+    held: Annotated[BodyHold, Depends(_hold_body, scope="request")],
     x_request_timeout_seconds: Annotated[
         float | None, Header(gt=0, description="how long the client will wait", examples=[10])
     ] = None,
@@ -108,12 +123,17 @@ async def stylize(
     deadline = Deadline.after(min(timeout_s, x_request_timeout_seconds or timeout_s))
     # Refused here already, before the body is read; the pipeline's own look is the one that counts.
     lifecycle.check_serving()
-    pipeline.gate.check()
+    pipeline.gate.check(_caller(request))
 
     stages = Stages(record.stages_s, tracer)
     async with deadline.enforce():
         with stages.timed("read"):
-            upload = await read_upload(request, max_body_bytes=settings.max_body_bytes)
+            upload = await read_upload(
+                request,
+                max_body_bytes=settings.max_body_bytes,
+                body_timeout_s=settings.body_timeout_s,
+                reserve=held.reserve,
+            )
 
     parameters = upload.parameters
     record.style = label_of(parameters.style, pipeline.manifest)
@@ -128,9 +148,11 @@ async def stylize(
         keep_colors=parameters.keep_colors,
         strength=parameters.strength,
         seed=parameters.seed,
+        owner=_caller(request),
         stages=stages,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
+    held.become(len(image.data))
     return _image_response(image, record.style, record.stages_s)
 
 
@@ -181,9 +203,12 @@ async def read_preview(request: Request, card: Card, zoo: PresentZoo) -> Respons
     return _cacheable(request, body, FORMATS["jpeg"].media_type, _PREVIEW_MAX_AGE_S)
 
 
-@router.get("/livez", summary="Whether the process lives", tags=["operations"])
-async def live() -> Health:
+@router.get(
+    "/livez", summary="Whether the process lives", tags=["operations"], responses=problems(503)
+)
+async def live(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     """Answer at once, whatever else goes on: a failure means restart the process."""
+    lifecycle.check_alive()
     return Health(status="alive")
 
 
@@ -259,7 +284,7 @@ def _choose_max_side(parameters: StylizeParameters, settings: Settings) -> int:
 
 def _image_response(image: StylizedImage, style: str, stages_s: dict[str, float]) -> Response:
     timing = ", ".join(f"{s};dur={stages_s[s] * 1000:.1f}" for s in SERVER_TIMING_STAGES)
-    return Response(
+    return PictureResponse(
         image.data,
         media_type=image.format.media_type,
         headers={

@@ -118,6 +118,17 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         default=32, ge=1, description="requests admitted at once; one more is answered 429"
     )
+    max_in_flight_pixels: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1,
+        description="pixels of all pictures in flight, of which each takes 7 to 31 bytes of "
+        "memory; a larger one is served alone",
+    )
+    max_body_memory_bytes: int = Field(
+        default=256 * 2**20,
+        ge=1024,
+        description="all bodies and answers in memory; what does not fit is refused unread",
+    )
     max_batch_jobs: int | None = Field(
         default=None,
         ge=1,
@@ -129,9 +140,29 @@ class Settings(BaseSettings):
     stall_timeout_s: float = Field(
         default=60.0,
         gt=0,
-        description="a forward pass longer than this means a hung device: not ready",
+        description="a forward pass longer than this for each megapixel, or this if it has less, "
+        "means a hung device",
+    )
+    exit_when_lost: bool = Field(
+        default=True,
+        description="end with exit code 3 when the device hangs or breaks down, to be restarted",
     )
 
+    head_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="time for the head of a request, and for the rest of a body already answered",
+    )
+    body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="time for a body, and a second more for each 16 KiB that came; then 408",
+    )
+    send_timeout_s: float = Field(
+        default=20.0,
+        gt=0,
+        description="time for a client to take 256 KiB of an answer; then it is cut off",
+    )
     keep_alive_s: int = Field(
         default=75, ge=1, description="idle connection time; longer than a load balancer's 60 s"
     )

@@ -12,7 +12,7 @@ import torch
 from model_zoo.cards import ZooError
 from model_zoo.checkpoints import check_row, load_style
 from model_zoo.generators.conditional import row_count
-from service.errors import DeviceOutOfMemoryError, StylizationError
+from service.errors import DeviceLostError, DeviceOutOfMemoryError, StylizationError
 from service.jobs import Job, MeasureJob, StyleJob, TileJob
 from service.runtimes import RuntimeName, RuntimeUnavailableError, create_runtime
 from service.runtimes.residents import Residents
@@ -203,6 +203,7 @@ class Stylizer:
             The answer to each job, in order, or the error of that one job.
 
         Raises:
+            DeviceLostError: the device takes no more work.
             DeviceOutOfMemoryError: the batch does not fit the device.
         """
         pixel_count = sum(job.pixel_count for job in jobs)
@@ -214,6 +215,10 @@ class Stylizer:
         except RuntimeError as error:
             # The CPU's allocators have no exception of their own.
             if not any(fault in str(error).lower() for fault in _MEMORY_FAULTS):
+                if is_lost(self._runtime.device):
+                    raise DeviceLostError(
+                        "the device broke down; its log names the cause"
+                    ) from error
                 raise
         else:
             raise DeviceOutOfMemoryError("the batch exceeds the memory budget; split it")
@@ -252,6 +257,15 @@ class Stylizer:
             place = (first.whole, first.top, first.left)
             return _check(*painter.paint_tile(pixels, *place, mixes))
         return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)], mixes)
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether ``device`` fails even at a sum, as CUDA does for good after some errors."""
+    try:
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _is_circular(generator: Generator) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
 from dataclasses import dataclass
@@ -18,15 +19,21 @@ from service.errors import (
     InvalidParameterError,
     MalformedRequestError,
     UnsupportedMediaTypeError,
+    UploadTimeoutError,
 )
 from service.schemas import StylizeParameters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message
 
 _MAX_FIELD_BYTES = 4096
 _MAX_FIELDS = 32
 _MIB = 2**20
+_KIB = 2**10
+# Less than a bad mobile connection gives; without a rate, a byte a second would do for ever.
+_SLOWEST_BYTES_PER_S = 16 * _KIB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +54,31 @@ class _InMemoryParser(MultiPartParser):
         self.ended = True
 
 
-async def read_upload(request: Request, *, max_body_bytes: int) -> Upload:
+async def read_upload(
+    request: Request,
+    *,
+    max_body_bytes: int,
+    body_timeout_s: float,
+    reserve: Callable[[int], None],
+) -> Upload:
     """Read a multipart/form-data or raw image body; query parameters count as fields.
+
+    Args:
+        request: whose body nobody has read yet.
+        max_body_bytes: longest body.
+        body_timeout_s: time it may take, and a second more for each 16 KiB of it that came.
+        reserve: told how many bytes will be held, before the first is read where the client says
+            so, else as they come; what it raises is passed on.
 
     Raises:
         BodyTooLargeError: more than ``max_body_bytes`` are announced, or come.
         InvalidParameterError: the picture is missing, or a field is not valid.
         MalformedRequestError: the multipart body does not parse.
         UnsupportedMediaTypeError: the Content-Type is neither kind.
+        UploadTimeoutError: the body comes too slowly.
         ClientDisconnect: the client hung up before the end.
     """
-    request = _cap_body(request, max_body_bytes)
+    request = _keep_pace(_cap_body(request, max_body_bytes, reserve), body_timeout_s)
     media_type = parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
     fields: list[tuple[str, str | bytes]] = [*request.query_params.multi_items()]
     if media_type == "multipart/form-data":
@@ -72,7 +93,7 @@ async def read_upload(request: Request, *, max_body_bytes: int) -> Upload:
     return _to_upload(fields)
 
 
-def _cap_body(request: Request, max_body_bytes: int) -> Request:
+def _cap_body(request: Request, max_body_bytes: int, reserve: Callable[[int], None]) -> Request:
     """Refuse a body that announces too much, and count what arrives whatever it announced."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
@@ -81,6 +102,8 @@ def _cap_body(request: Request, max_body_bytes: int) -> Request:
         raise BodyTooLargeError(
             f"{mebibytes:.1f} MiB exceeds the limit of {max_body_bytes / _MIB:.1f} MiB"
         )
+    if announced.isdecimal():
+        reserve(int(announced))
     received = 0
 
     async def receive() -> Message:
@@ -91,6 +114,32 @@ def _cap_body(request: Request, max_body_bytes: int) -> Request:
             raise BodyTooLargeError(
                 f"the body goes on after the limit of {max_body_bytes / _MIB:.1f} MiB"
             )
+        reserve(received)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _keep_pace(request: Request, timeout_s: float) -> Request:
+    """Give a body a time that grows with what has come of it."""
+    began_s = asyncio.get_running_loop().time()
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        allowed_s = timeout_s + received / _SLOWEST_BYTES_PER_S
+        pace = asyncio.timeout_at(began_s + allowed_s)
+        try:
+            async with pace:
+                message = await request.receive()
+        except TimeoutError as error:
+            if not pace.expired():
+                raise
+            raise UploadTimeoutError(
+                f"{received / _KIB:.1f} KiB of the body came in {allowed_s:.0f} s; send at least "
+                f"{_SLOWEST_BYTES_PER_S // _KIB} KiB/s"
+            ) from error
+        received += len(message.get("body", b""))
         return message
 
     return Request(request.scope, receive)

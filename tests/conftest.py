@@ -327,12 +327,12 @@ def run_service(tiny_zoo: Path) -> Callable[..., subprocess.CompletedProcess[str
 def start_service(
     tiny_zoo: Path,
 ) -> Callable[..., contextlib.AbstractContextManager[ServerProcess]]:
-    """Start ``python -m service`` on a free port and wait until it is ready."""
+    """Start ``python -m service``, or ``code``, on a free port and wait until it is ready."""
 
     @contextlib.contextmanager
-    def start(**variables: str) -> Iterator[ServerProcess]:
+    def start(*, code: str = "", **variables: str) -> Iterator[ServerProcess]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, *(("-c", code) if code else ("-m", "service"))],
             env=service_environment(tiny_zoo, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

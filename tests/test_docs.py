@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import service.__main__
+import service.server
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from service.app import create_app
 from service.settings import Settings, variable_name
@@ -48,6 +51,30 @@ def test_the_table_has_no_setting_that_is_gone() -> None:
     named = [row[1] for row in SETTING_ROW.finditer(README)]
 
     assert named == [variable_name(name) for name in Settings.model_fields]
+
+
+def test_the_page_of_deploying_names_every_exit_code() -> None:
+    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    table = page.partition("| exit code |")[2].partition("\n\n")[0]
+    named = {int(code) for code in re.findall(r"\b\d+\b", table.replace("5 s", ""))}
+    codes = {
+        value
+        for module in (service.__main__, service.server)
+        for name, value in vars(module).items()
+        if name.startswith("EXIT_")
+    }
+
+    assert named == codes | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+def test_the_page_of_deploying_names_the_default_of_each_time_limit() -> None:
+    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| (\d+) s[^|]*\| `(ATELIER_\w+)` \|$", page, re.MULTILINE)
+
+    assert len(rows) == 5
+    for seconds, name in rows:
+        field = Settings.model_fields[name.removeprefix("ATELIER_").lower()]
+        assert float(seconds) == field.default
 
 
 def test_readme_has_a_curl_for_every_endpoint() -> None:

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from service.lifecycle import CLOSE_WITHIN_S
 from service.logs import REQUEST_ID_PATTERN
 from service.settings import ENV_PREFIX, Settings
 
@@ -264,6 +265,15 @@ def test_nginx_waits_longer_than_the_service_does(nginx: dict) -> None:
         assert quantity(nginx[directive][0], SECONDS) > setting("request_timeout_s")
 
 
+def test_nginx_cuts_slow_clients_no_later_than_the_service_would(nginx: dict) -> None:
+    for directive, name in (
+        ("client_header_timeout", "head_timeout_s"),
+        ("client_body_timeout", "request_timeout_s"),
+        ("send_timeout", "send_timeout_s"),
+    ):
+        assert quantity(nginx[directive][0], SECONDS) <= setting(name)
+
+
 def test_nginx_closes_idle_connections_before_the_service_does() -> None:
     match = re.search(r"keepalive_timeout (\w+);", upstream_block())
     assert match
@@ -299,8 +309,34 @@ def test_nginx_does_not_publish(path: str) -> None:
 def test_docker_waits_for_the_drain_and_the_requests_in_flight(replicas: dict) -> None:
     body = replicas["atelier-1"]
     drain = float(body["environment"].get(f"{ENV_PREFIX}DRAIN_S", setting("drain_s")))
-    bound = drain + setting("shutdown_timeout_s")
+    bound = drain + setting("shutdown_timeout_s") + CLOSE_WITHIN_S
     assert quantity(body["stop_grace_period"], SECONDS) > bound
+
+
+def test_kubernetes_waits_for_the_drain_and_the_requests_in_flight() -> None:
+    page = text("docs/deploying.md")
+    spec = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["spec"]
+    (container,) = spec["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    drain = float(environment[f"{ENV_PREFIX}DRAIN_S"])
+    bound = drain + setting("shutdown_timeout_s") + CLOSE_WITHIN_S
+    assert spec["terminationGracePeriodSeconds"] > bound
+    readiness = container["readinessProbe"]
+    assert drain > readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert readiness["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    known = {ENV_PREFIX + field.upper() for field in Settings.model_fields}
+    assert set(environment) <= known
+
+
+def test_memory_in_compose_holds_all_that_is_bounded(replicas: dict) -> None:
+    """At 25 bytes a pixel, as if every picture were the most hostile of those measured."""
+    body = replicas["atelier-1"]
+    passes = int(body["environment"][f"{ENV_PREFIX}MEMORY_BUDGET_MIB"]) * 2**20
+    pictures = 25 * setting("max_in_flight_pixels")
+    libraries = 512 * 2**20
+    limit = quantity(body["deploy"]["resources"]["limits"]["memory"], BYTES)
+    assert passes + pictures + setting("max_body_memory_bytes") + libraries <= limit
 
 
 def test_threads_in_compose_are_as_many_as_the_limit_of_cpus(replicas: dict) -> None:

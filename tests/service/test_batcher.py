@@ -14,6 +14,7 @@ import pytest
 from service.batcher import Batched, Batcher
 from service.errors import (
     DeadlineError,
+    DeviceLostError,
     DeviceOutOfMemoryError,
     NotReadyError,
     StylizationError,
@@ -214,6 +215,34 @@ async def test_batch_when_results_are_missing_then_is_an_error(device: Device) -
     async with open_batcher(device) as batcher:
         with pytest.raises(StylizationError, match="0 results came back for 1"):
             await batcher.submit(Job("a", "one"), math.inf)
+
+
+async def test_abandon_answers_those_who_run_and_those_who_wait_and_the_loop_lives(
+    device: Device,
+) -> None:
+    async with open_batcher(device) as batcher:
+        tasks = await submit_all(batcher, Job("a", "waits"))
+        assert batcher.busy_with == 1
+        batcher.abandon(DeviceLostError("hangs"))
+        for task in tasks:
+            with pytest.raises(DeviceLostError):
+                await task
+        device.release.set()
+        assert (await batcher.submit(Job("a", "later"), math.inf)).result == "LATER"
+        assert batcher.busy_with == 0
+    assert device.batches == [["first"], ["later"]]
+
+
+async def test_batch_when_the_device_is_lost_then_says_so(device: Device) -> None:
+    def run(jobs: Sequence[Job]) -> list[Any]:
+        raise DeviceLostError(f"broke down at {jobs[0].name}")
+
+    device.run = run  # type: ignore[method-assign]
+    async with open_batcher(device) as batcher:
+        assert batcher.fault is None
+        with pytest.raises(DeviceLostError):
+            await batcher.submit(Job("a", "one"), math.inf)
+        assert batcher.fault == "broke down at one"
 
 
 async def test_aclose_finishes_what_waits_and_takes_no_more(device: Device) -> None:

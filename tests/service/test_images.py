@@ -19,7 +19,14 @@ from service.errors import (
     ServiceError,
 )
 from service.formats import ENCODABLE, FORMATS
-from service.images import Photo, blend, decode_image, encode_image, transfer_colors
+from service.images import (
+    Photo,
+    blend,
+    count_decoded_pixels,
+    decode_image,
+    encode_image,
+    transfer_colors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,3 +401,38 @@ def test_transfer_colors_takes_luminance_from_one_and_chroma_from_the_other(
     _, *expected_chroma = Image.fromarray(photo).convert("YCbCr").split()
     for band, expected in zip(chroma, expected_chroma, strict=True):
         assert np.abs(band - np.asarray(expected, int)).max() <= 2
+
+
+def count(data: bytes, name: str, **limits: int) -> int:
+    defaults = {"max_side_px": 4096, "max_source_pixels": 10**6, "min_side_px": 1}
+    return count_decoded_pixels(data, FORMATS[name], **defaults | limits)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pixels_are_counted_before_decoding_whatever_the_format(
+    name: str, photograph: Photograph, encode: Encode
+) -> None:
+    data = encode(photograph(), name)
+    assert count(data, name) == 96 * 64
+    with pytest.raises(ImageTooLargeError):
+        count(data, name, max_source_pixels=96 * 64 - 1)
+    with pytest.raises(ImageTooSmallError):
+        count(data, name, min_side_px=65)
+    with pytest.raises(CorruptImageError):
+        count(data[:16], name)
+
+
+def test_pixels_of_a_jpeg_are_those_it_is_decoded_at(
+    photograph: Photograph, encode: Encode
+) -> None:
+    assert count(encode(photograph(800, 800)), "jpeg", max_side_px=100) == 100 * 100
+    assert count(encode(photograph(800, 800)), "jpeg", max_side_px=101) == 200 * 200
+    # All coefficients of a progressive one are held at full size, however it is decoded.
+    progressive = encode(photograph(800, 800), progressive=True)
+    assert count(progressive, "jpeg", max_side_px=100) == 800 * 800
+
+
+def test_pixels_are_counted_though_the_rest_is_missing(
+    photograph: Photograph, encode: Encode
+) -> None:
+    assert count(encode(photograph(), "png")[:60], "png") == 96 * 64

@@ -6,9 +6,11 @@ import contextlib
 import io
 import json
 import logging
+import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -303,6 +305,28 @@ def test_process_when_terminated_then_drains_finishes_and_exits_0(
 
 
 @pytest.mark.slow
+def test_process_when_terminated_then_every_request_in_flight_gets_its_answer(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]],
+    photograph: Callable[..., Image.Image],
+    encode: Callable[..., bytes],
+) -> None:
+    picture = encode(photograph(640, 640))
+    with start_service() as server, ThreadPoolExecutor(4) as clients:
+
+        def stylize() -> int:
+            url = f"{server.url}/stylize?style=ink"
+            return httpx.post(url, content=picture, timeout=60).status_code
+
+        answers = [clients.submit(stylize) for _ in range(4)]
+        deadline = time.monotonic() + 10
+        while "in_flight_requests 4.0" not in httpx.get(f"{server.url}/metrics").text:
+            assert time.monotonic() < deadline
+        status, _ = server.stop()
+        assert [answer.result() for answer in answers] == [200] * 4
+    assert status == 0
+
+
+@pytest.mark.slow
 def test_process_when_interrupted_then_exits_0_at_once(
     start_service: Callable[..., contextlib.AbstractContextManager[Any]],
 ) -> None:
@@ -322,4 +346,105 @@ def test_process_when_a_proxy_strips_a_prefix_then_links_carry_it(
         document = httpx.get(f"{server.url}/openapi.json").json()
         assert document["servers"] == [{"url": "/atelier"}]
         assert 'route="/styles/{style_id}"' in httpx.get(f"{server.url}/metrics").text
+        server.stop()
+
+
+HANGING_SERVICE = """
+import sys, threading
+import numpy as np
+from service.__main__ import _listen, _serve
+from service.app import create_app
+from service.logs import configure_logging
+from service.settings import Settings
+
+class Engine:
+    device, runtime, styles_loaded = "cpu", "none", 2
+    def warm_up(self, cards, side_px): pass
+    def most_px(self, card): return 10**9
+    def layout(self, card): return None
+    def device_memory_bytes(self): return 0
+    def run(self, jobs): threading.Event().wait()
+
+settings = Settings.from_environment()
+configure_logging("info")
+sys.exit(_serve(create_app(settings, Engine()), settings, _listen("127.0.0.1", 0)))
+"""
+
+
+@pytest.mark.slow
+def test_process_when_the_device_hangs_then_answers_503_and_exits_3_with_one_line(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]], photo_jpeg: bytes
+) -> None:
+    with start_service(code=HANGING_SERVICE, ATELIER_STALL_TIMEOUT_S="0.5") as server:
+        answer = httpx.post(f"{server.url}/stylize?style=ink", content=photo_jpeg, timeout=20)
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:atelier:error:device-lost"
+        _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode == 3
+    lines = [json.loads(line) for line in errors.splitlines()]
+    (lost,) = [line for line in lines if line["event"] == "device_lost"]
+    assert lost["level"] == "critical"
+    assert "longer than 0.5 s" in lost["reason"]
+
+
+@pytest.mark.slow
+def test_process_when_the_device_hangs_and_may_not_end_then_liveness_says_so(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]], photo_jpeg: bytes
+) -> None:
+    variables = {"ATELIER_STALL_TIMEOUT_S": "0.5", "ATELIER_EXIT_WHEN_LOST": "false"}
+    with start_service(code=HANGING_SERVICE, **variables) as server:
+        httpx.post(f"{server.url}/stylize?style=ink", content=photo_jpeg, timeout=20)
+        time.sleep(1.5)  # longer than an end would take
+        for path in ("/livez", "/readyz"):
+            assert httpx.get(server.url + path).status_code == 503
+
+
+@pytest.mark.slow
+def test_process_when_terminated_while_the_device_hangs_then_exits_4_in_bounded_time(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]], photo_jpeg: bytes
+) -> None:
+    with start_service(code=HANGING_SERVICE, ATELIER_REQUEST_TIMEOUT_S="0.5") as server:
+        answer = httpx.post(f"{server.url}/stylize?style=ink", content=photo_jpeg, timeout=20)
+        assert answer.status_code == 504
+        status, errors = server.stop()
+    assert status == 4
+    events = [json.loads(line)["event"] for line in errors.splitlines()]
+    assert events.count("shutdown_unfinished") == 1
+
+
+@pytest.mark.slow
+def test_process_when_terminated_twice_then_ends_at_once(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]],
+) -> None:
+    with start_service(ATELIER_DRAIN_S="3600") as server:
+        server.process.terminate()
+        deadline = time.monotonic() + 10
+        while httpx.get(f"{server.url}/readyz").status_code == 200:
+            assert time.monotonic() < deadline
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        status, errors = server.stop()
+    assert status == 128 + signal.SIGTERM
+    assert json.loads(errors.splitlines()[-1]) | {"time": ""} == {
+        "time": "",
+        "level": "warning",
+        "logger": "service.server",
+        "event": "shutdown_forced",
+        "signal": signal.SIGTERM,
+    }
+
+
+@pytest.mark.slow
+def test_process_cuts_clients_by_its_own_time_limits(
+    start_service: Callable[..., contextlib.AbstractContextManager[Any]],
+) -> None:
+    limits = {"ATELIER_HEAD_TIMEOUT_S": "0.2", "ATELIER_BODY_TIMEOUT_S": "0.2"}
+    with start_service(**limits) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
+            assert silent.recv(1) == b""
+        status, headers, body = exchange(server.port, head("Content-Length: 1000") + b"half")
+        assert status == 408
+        assert headers["connection"] == "close"
+        assert "KiB/s" in json.loads(body)["detail"]
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert 'atelier_cut_connections_total{reason="slow-sender"} 1.0' in metrics
         server.stop()

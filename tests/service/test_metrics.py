@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import service_version
 from service.errors import DeviceOutOfMemoryError, StylizationError, error_kinds
-from service.metrics import FAULTS, RELOADS, Metrics
+from service.metrics import CUTS, FAULTS, RELOADS, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,10 @@ NAMES = {
     "atelier_queue_jobs",
     "atelier_in_flight_requests",
     "atelier_problems",
+    "atelier_in_flight_pixels",
+    "atelier_body_memory_bytes",
+    "atelier_device_up",
+    "atelier_cut_connections",
     "atelier_styles_loaded",
     "atelier_ready",
     "atelier_batcher_alive",
@@ -79,6 +83,8 @@ async def test_counters_exist_before_their_first_event(client: Any) -> None:
     assert problems >= {(kind.slug,) for kind in error_kinds()}
     assert set(series(families["atelier_runtime_faults"], "_total")) == {(f,) for f in FAULTS}
     assert set(series(families["atelier_reloads"], "_total")) == {(o,) for o in RELOADS}
+    cuts = series(families["atelier_cut_connections"], "_total")
+    assert cuts == {(reason,): 0 for reason in CUTS}
 
 
 async def test_build_and_zoo_are_named(
@@ -117,7 +123,9 @@ async def test_metrics_count_requests_stages_and_batches(
         )
         assert series(families["atelier_batch_size"], "_count") == {(): 2}
         assert series(families["atelier_batch_pixels"], "_sum") == {(): 2 * 96 * 64}
-        assert series(families["atelier_in_flight_requests"]) == {(): 0}
+        for name in ("in_flight_requests", "in_flight_pixels", "body_bytes"):
+            assert series(families[f"atelier_{name}"]) == {(): 0}
+        assert series(families["atelier_device_up"]) == {(): 1}
         assert series(families["atelier_queue_jobs"]) == {(): 0}
 
 

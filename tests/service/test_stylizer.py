@@ -12,9 +12,9 @@ import torch
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
 from model_zoo.checkpoints import load_generator
-from service.errors import DeviceOutOfMemoryError, StylizationError
+from service.errors import DeviceLostError, DeviceOutOfMemoryError, StylizationError
 from service.jobs import Job, MeasureJob, StyleJob, TileJob
-from service.stylizer import DeviceUnavailableError, Stylizer
+from service.stylizer import DeviceUnavailableError, Stylizer, is_lost
 from service.tiled import paint_in_tiles
 
 if TYPE_CHECKING:
@@ -153,6 +153,26 @@ def test_run_when_memory_runs_out_then_says_so_and_gives_back_what_is_held(
     with pytest.raises(DeviceOutOfMemoryError, match=r"0\.0 MP .* smaller max_side"):
         torch_stylizer.run(jobs)
     assert released[-1] == "wash"
+
+
+def test_device_is_lost_where_even_a_sum_fails() -> None:
+    assert not is_lost(torch.device("cpu"))
+    assert is_lost(torch.device("meta"))  # which computes nothing
+
+
+def test_run_when_the_device_is_lost_then_says_so_and_keeps_the_cause(
+    torch_stylizer: Stylizer, jobs: list[StyleJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_inputs: object) -> object:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch_stylizer._painters[jobs[0].card.network], "paint", fail)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        torch_stylizer.run(jobs)  # where a sum still succeeds, only this pass failed
+    monkeypatch.setattr(torch_stylizer._runtime, "device", torch.device("meta"))
+    with pytest.raises(DeviceLostError, match="broke down") as caught:
+        torch_stylizer.run(jobs)
+    assert "device-side assert" in str(caught.value.__cause__)
 
 
 def test_run_when_it_fails_otherwise_then_the_fault_is_not_called_memory(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -119,3 +123,101 @@ async def test_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(
         status, detail = await post(client, photo_jpeg + b"\0", "image/jpeg", "?style=ink")
         assert status == 413
         assert "exceeds the limit of" in detail
+
+
+class Body:
+    """A body that sends ``first`` and then waits for ``go_on`` before the rest."""
+
+    def __init__(self, whole: bytes, first: int) -> None:
+        self.whole = whole
+        self.first = first
+        self.opened = False
+        self.began = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.opened = True
+        yield self.whole[: self.first]
+        self.began.set()
+        await self.go_on.wait()
+        yield self.whole[self.first :]
+
+
+def post_raw(client: Any, body: Any, **headers: str) -> asyncio.Task[Any]:
+    headers["Content-Type"] = "image/jpeg"
+    return asyncio.create_task(
+        client.http.post("/stylize?style=ink", content=body, headers=headers)
+    )
+
+
+async def test_body_when_a_byte_comes_now_and_then_then_408_says_how_fast(
+    open_client: Any, stub_engine: Any
+) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b"\xff"
+            await asyncio.sleep(0.005)
+
+    async with open_client(stub_engine, body_timeout_s=0.1) as client:
+        response = await post_raw(client, drip())
+        assert response.status_code == 408
+        assert response.json()["type"] == "urn:atelier:error:upload-too-slow"
+        assert "16 KiB/s" in response.json()["detail"]
+        assert response.headers["connection"] == "close"
+        assert client.app.state.pipeline.gate.body_bytes == 0
+
+
+async def test_body_has_a_second_more_for_each_16_kib_that_came(
+    open_client: Any, stub_engine: Any, photo_jpeg: bytes
+) -> None:
+    whole = photo_jpeg + bytes(2**20)
+    async with open_client(stub_engine, body_timeout_s=0.5) as client:
+        body = Body(whole, 2**20)  # worth 64 s
+        request = post_raw(client, body)
+        await body.began.wait()
+        await asyncio.sleep(0.7)
+        body.go_on.set()
+        assert (await request).status_code == 200
+
+
+async def test_body_when_the_deadline_is_before_its_own_limit_then_504(
+    open_client: Any, stub_engine: Any
+) -> None:
+    async with open_client(stub_engine) as client:
+        response = await post_raw(client, Body(b"", 0), **{"X-Request-Timeout-Seconds": "0.05"})
+        assert response.status_code == 504
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_body_that_does_not_fit_beside_others_is_refused_before_it_is_read(
+    open_client: Any, stub_engine: Any, photo_jpeg: bytes, announced: bool
+) -> None:
+    length = {"Content-Length": str(len(photo_jpeg))}
+    budget = len(photo_jpeg) + len(photo_jpeg) // 2
+    async with open_client(stub_engine, max_body_memory_bytes=budget) as client:
+        gate = client.app.state.pipeline.gate
+        first = Body(photo_jpeg, 1)
+        slow = post_raw(client, first, **length)
+        await first.began.wait()
+        assert gate.body_bytes == len(photo_jpeg)  # what it announced, not what came
+
+        second = Body(photo_jpeg, len(photo_jpeg) - 1)
+        refused = await post_raw(client, second, **(length if announced else {}))
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"]
+        assert "bytes of bodies" in refused.json()["detail"]
+        assert second.opened == (not announced)
+        assert gate.body_bytes == len(photo_jpeg)
+
+        first.go_on.set()
+        assert (await slow).status_code == 200
+        assert (await post_raw(client, photo_jpeg)).status_code == 200
+        assert gate.body_bytes == 0
+
+
+async def test_body_larger_than_the_memory_for_all_is_read_alone(
+    open_client: Any, stub_engine: Any, photo_jpeg: bytes
+) -> None:
+    async with open_client(stub_engine, max_body_memory_bytes=1024) as client:
+        assert len(photo_jpeg) > 1024
+        assert (await post(client, photo_jpeg, "image/jpeg", "?style=ink"))[0] == 200

@@ -1,0 +1,162 @@
+"""LimitedConnection: cuts off connections that take without giving, which uvicorn does not."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+MAX_HEAD_BYTES = 64 * 2**10
+
+
+class LimitedConnection(HttpToolsProtocol):
+    """An HTTP connection that is always either served, or has a limited time to move on.
+
+    uvicorn's one timer runs between requests and ends with the first byte of the next. Here a
+    head has to be complete ``head_timeout_s`` after the connection is made or its first byte
+    comes, and so has the rest of a body that goes on after its answer. A client that takes longer
+    than ``send_timeout_s`` for what it was sent is cut off.
+
+    Args:
+        head_timeout_s: for a whole head, or the rest of a refused body.
+        send_timeout_s: for what was written at once.
+        on_cut: told the reason of each cut: ``slow-sender``, ``large-head`` or ``slow-reader``.
+        **options: uvicorn's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_timeout_s: float,
+        send_timeout_s: float,
+        on_cut: Callable[[str], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._on_cut = on_cut
+        self._patience = _Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
+        self._reader_patience = _Alarm(self.loop, send_timeout_s, self._cut_slow_reader)
+        self._in_head = False
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._patience.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers, lest they keep the connection in memory."""
+        self._patience.stop()
+        self._reader_patience.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and see that something is waited for afterwards."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:  # which llhttp would collect without end
+                self._cut("large-head")
+        elif self._is_idle() and self.timeout_keep_alive_task is None:
+            self._patience.start()  # blank lines stop uvicorn's timer and begin no request
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._patience.start()
+
+    def on_headers_complete(self) -> None:
+        """A head is complete, and its body may follow."""
+        self._in_head = False
+        self._patience.stop()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A body is complete, maybe after its answer."""
+        super().on_message_complete()
+        self._patience.stop()
+        if self._is_idle() and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """An answer is written, if not yet taken."""
+        super().on_response_complete()
+        if not self.flow.write_paused:
+            self._reader_patience.start_again()
+
+    def pause_writing(self) -> None:
+        """More is written than the client takes at once."""
+        super().pause_writing()
+        self._reader_patience.start_again()
+
+    def resume_writing(self) -> None:
+        """The client has taken most of it."""
+        super().resume_writing()
+        self._reader_patience.stop()
+
+    def _is_idle(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _cut_slow_reader(self) -> None:
+        if self.transport.get_write_buffer_size() and (self.flow.write_paused or self._is_idle()):
+            self._cut("slow-reader")
+
+    def _cut(self, reason: str) -> None:
+        self._on_cut(reason)
+        self.transport.abort()  # to close is to wait until all is sent
+
+
+def limited_connections(
+    *, head_timeout_s: float, send_timeout_s: float, on_cut: Callable[[str], None]
+) -> Any:
+    """What uvicorn calls for each connection."""
+    return functools.partial(
+        LimitedConnection,
+        head_timeout_s=head_timeout_s,
+        send_timeout_s=send_timeout_s,
+        on_cut=on_cut,
+    )
+
+
+class _Alarm:
+    """A timer that is started and stopped again and again."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, after_s: float, ring: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._after_s = after_s
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Ring after the time from now, unless that is running already."""
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._after_s, self._on_time)
+
+    def start_again(self) -> None:
+        """Ring after the time from now."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _on_time(self) -> None:
+        self._handle = None
+        self._ring()
