@@ -15,7 +15,7 @@ BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint format bench train zoo-check zoo-docs clean
+.PHONY: help serve test soak check lint format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,10 @@ serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, A
 
 test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+soak: $(DEV) ## abuse, overload, faults, reloads: 25 minutes (SOAK_ARGS="-k load")
+	$(RUN) -m pip install -q -c constraints.txt -e '.[soak]'
+	$(RUN) -m pytest -p no:cacheprovider tests/soak $(SOAK_ARGS)
 
 check: lint ## lint, then the quick tests
 	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -54,6 +54,22 @@ def _digest_of(manifest: Manifest) -> str:
     return hashlib.sha256(repr(manifest.cards).encode()).hexdigest()[:16]
 
 
+def create_engine(manifest: Manifest, settings: Settings) -> StyleEngine:
+    """Build the engine that ``settings`` describe, with the generators of ``manifest`` loaded.
+
+    Raises:
+        DeviceUnavailableError: the settings ask for a device that is not there.
+        ZooError: a weights file cannot be loaded.
+    """
+    return Stylizer(
+        manifest,
+        device=settings.device,
+        runtime=settings.runtime,
+        threads=settings.model_threads,
+        memory_budget_bytes=settings.memory_budget_mib * 2**20,
+    )
+
+
 def create_app(
     settings: Settings,
     stylizer: StyleEngine | None = None,
@@ -73,13 +89,7 @@ def create_app(
     """
     zoo = Zoo.read(settings.zoo)
     zoos = Zoos(zoo)
-    engine = stylizer or Stylizer(
-        zoo.manifest,
-        device=settings.device,
-        runtime=settings.runtime,
-        threads=settings.model_threads,
-        memory_budget_bytes=settings.memory_budget_mib * 2**20,
-    )
+    engine = stylizer or create_engine(zoo.manifest, settings)
     # Nothing to do for the engine above; another one may have read another zoo, or none.
     engine.load(zoo.manifest)
     metrics = Metrics(kind.slug for kind in error_kinds())

@@ -70,7 +70,7 @@ class Watched:
     def settled(self, seconds: float = 5.0) -> bool:
         """Whether nothing is in flight any more, at the latest after so long."""
         ends_s = time.monotonic() + seconds
-        while self.server.read_metric("atelier_requests_in_flight"):
+        while self.server.read_metric("atelier_in_flight_requests"):
             if time.monotonic() > ends_s:
                 return False
             time.sleep(0.05)

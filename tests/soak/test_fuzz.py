@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PICTURES = int(os.environ.get("SOAK_PICTURES", "5000"))
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "400"))
-REFUSALS = {400, 404, 406, 413, 415, 422, 429}
+REFUSALS = {400, 404, 406, 408, 413, 415, 422, 429}
 
 HEAD = b"POST /stylize?style=starry-night HTTP/1.1\r\nHost: service\r\n"
 ABUSE = {
@@ -167,6 +167,7 @@ def test_schemathesis_finds_nothing(
     with start() as watched:
         command = [
             str(Path(sys.executable).with_name("schemathesis")),
+            *("--config-file", str(Path(__file__).with_name("schemathesis.toml"))),
             *("run", f"{watched.server.url}/openapi.json", "--checks", "all", "--seed", "1"),
             *("--max-examples", str(max(5, EXAMPLES // 10)), "--max-time", "150"),
             *("--report", "json", "--report-json-path", str(report), "--no-color"),
