@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from service.access import ADMINISTRATOR
+from service.errors import DeviceLostError, NotReadyError, ServiceError, ZooRejectedError
 from service.openapi import problems
 from service.reloader import ZooReloader
 from service.schemas import ReloadReport
@@ -20,11 +21,15 @@ async def _reloader(request: Request) -> ZooReloader:
 @router.post(
     "/reload",
     summary="Serve what the zoo's folder holds now",
-    responses=problems(401, 403, 409, 422, 503),
+    response_description="What has changed",
+    responses=problems(
+        401, 403, 409, ZooRejectedError, ServiceError, NotReadyError, DeviceLostError
+    ),
 )
 async def reload_zoo(reloader: Annotated[ZooReloader, Depends(_reloader)]) -> ReloadReport:
     """Read the zoo again; where any of it is not sound, 422 names the file and nothing changes.
 
-    409 means that another reload is not done, 503 that the service is warming up or draining.
+    409 means that another reload is not done, 503 that the service is warming up or draining,
+    or that its device is lost.
     """
     return await reloader.reload()

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY = "Content-Security-Policy"
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     # No answer is a page that loads anything, whatever a picture may hold.
     _POLICY: "default-src 'none'; frame-ancestors 'none'",
 }
+"""What every answer has that does not bring its own."""
+
 _SCRIPTS = "https://cdn.jsdelivr.net"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _READABLE = ("X-Request-ID", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
@@ -48,7 +50,7 @@ class BrowserHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 

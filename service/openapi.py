@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
+from service import browser
 from service.errors import PROBLEM_MEDIA_TYPE, ServiceError, error_kinds, problem_type
 from service.schemas import Problem, StyleInfo, StyleList, StylizeParameters
 
@@ -27,20 +28,50 @@ HEADERS: dict[str, tuple[str, str]] = {
     "Vary": ("the header of the request that chose the format", "Accept"),
     "Content-Disposition": ("a name to save it by", 'inline; filename="starry-night.jpg"'),
     "ETag": ("send it back in If-None-Match", '"5d41402abc4b2a76b9719d911017c592"'),
-    "Cache-Control": ("how long the answer may be kept", "public, max-age=60"),
+    "Cache-Control": (
+        "how long the answer may be kept; private where a key opened it",
+        "public, max-age=60",
+    ),
     "Retry-After": ("whole seconds after which to try again", "2"),
-    "WWW-Authenticate": ("how to send a key", 'Bearer realm="atelier"'),
+    "RateLimit-Policy": (
+        "with `rate-limited`: how many requests (q) one caller may send in so many seconds (w)",
+        '"default";q=60;w=60',
+    ),
+    "RateLimit": (
+        "with `rate-limited`: how many are left (r), and seconds until there are more (t)",
+        '"default";r=0;t=2',
+    ),
+    "WWW-Authenticate": (
+        "how to send a key, and what is wrong with the one that came",
+        'Bearer realm="atelier", error="invalid_token"',
+    ),
+    "Connection": ("the rest of the body is not read", "close"),
+    **{
+        name: ("tells browsers what they may not do with the answer", value)
+        for name, value in browser.HEADERS.items()
+    },
 }
 """What answers carry: meaning and an example."""
 
+_OF_EVERY_ANSWER = ("X-Request-ID", *browser.HEADERS)
 _CACHED = ("ETag", "Cache-Control")
-_OF_STATUS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_OF_STATUS = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    408: ("Connection",),
+    429: ("Retry-After", "RateLimit-Policy", "RateLimit"),
+    503: ("Retry-After",),
+}
 
 PROBLEM_DETAILS = {
     "internal": "the service met an error of its own; its log names the cause",
     "malformed-request": "the multipart body ends before its closing boundary",
+    "unauthorized": "a key is needed; send Authorization: Bearer KEY, or X-API-Key: KEY",
+    "forbidden": "this key does not open /admin; send an administrator's",
     "style-not-found": "no style 'cubism'; GET /styles lists them",
     "not-acceptable": "Accept: text/html takes none of image/jpeg, image/png, image/webp",
+    "upload-too-slow": "32.0 KiB of the body came in 12 s; send at least 16 KiB/s",
+    "reload-in-progress": "another reload is not done yet; wait for its answer",
     "body-too-large": "21.0 MiB exceeds the limit of 20.0 MiB",
     "image-too-large": "61.0 MP exceeds the limit of 50.0 MP",
     "unsupported-media-type": "the bytes are not a picture of an accepted format: "
@@ -48,10 +79,15 @@ PROBLEM_DETAILS = {
     "invalid-parameter": "strength: input should be less than or equal to 1",
     "corrupt-image": "the JPEG cannot be decoded: image file is truncated",
     "image-too-small": "1x1 px is below the least side of 16 px",
-    "busy": "32 requests in flight reach the limit of 32; try again in 2 s",
+    "zoo-rejected": "/zoo/previews/starry-night.jpg: preview is missing; export it again; the zoo "
+    "of before is served on",
+    "busy": "32 requests in flight and 1 more exceed the limit of 32; try again in 2 s",
+    "rate-limited": "60 requests in 60 s are the limit of one caller; try again in 2 s",
     "stylization-failed": "the generator gave numbers out of range",
     "not-ready": "the service is warming up",
-    "device-out-of-memory": "the device has not enough free memory for this picture",
+    "device-lost": "the device has not answered for 61 s, longer than 60 s",
+    "device-out-of-memory": "a pass over 4.2 MP does not fit the device's free memory; ask for a "
+    "smaller max_side",
     "deadline-passed": "the 30 s allowed have passed; send a smaller picture, ask for a smaller "
     "max_side, or try when the service is less busy",
 }
@@ -216,7 +252,7 @@ def _complete_operation(path: str, operation: dict[str, Any]) -> None:
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
     for response in responses.values():
-        response["headers"] = _refer("X-Request-ID") | response.get("headers", {})
+        response["headers"] = _refer(*_OF_EVERY_ANSWER) | response.get("headers", {})
         problem = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {})
         for example in problem.get("examples", {}).values():
             example["value"]["instance"] = path.replace("{style_id}", _STYLE["id"])

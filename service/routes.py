@@ -15,6 +15,9 @@ from service.answers import PictureResponse
 from service.deadlines import Deadline
 from service.errors import (
     ClientClosedRequestError,
+    CorruptImageError,
+    DeviceLostError,
+    ImageTooSmallError,
     InvalidParameterError,
     NotAcceptableError,
     NotReadyError,
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SERVER_TIMING_STAGES = ("decode", "queue", "stylize", "encode")
+
+_UNPROCESSABLE = (CorruptImageError, ImageTooSmallError, InvalidParameterError)
 
 _LISTING_MAX_AGE_S = 60
 _PREVIEW_MAX_AGE_S = 3600
@@ -103,7 +108,7 @@ router = APIRouter()
     response_class=Response,
     dependencies=[WITHIN_RATE],
     responses=stylized(*ENCODABLE)
-    | problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+    | problems(400, 401, 404, 406, 408, 413, 415, 429, 500, 503, 504, *_UNPROCESSABLE),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -204,7 +209,10 @@ async def read_preview(request: Request, card: Card, zoo: PresentZoo) -> Respons
 
 
 @router.get(
-    "/livez", summary="Whether the process lives", tags=["operations"], responses=problems(503)
+    "/livez",
+    summary="Whether the process lives",
+    tags=["operations"],
+    responses=problems(DeviceLostError),
 )
 async def live(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     """Answer at once, whatever else goes on: a failure means restart the process."""
@@ -216,7 +224,7 @@ async def live(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     "/readyz",
     summary="Whether to send requests here",
     tags=["operations"],
-    responses=problems(NotReadyError),
+    responses=problems(NotReadyError, DeviceLostError),
 )
 async def ready(lifecycle: Annotated[Lifecycle, _part("lifecycle")]) -> Health:
     """Answer 503 while warming up or draining, or where the device no longer answers."""

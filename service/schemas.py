@@ -35,13 +35,17 @@ class Health(BaseModel):
 class ReloadReport(BaseModel):
     """What a reload has changed."""
 
-    styles: int = Field(description="how many the zoo holds now")
-    added: list[str] = Field(description="ids of styles that were not there before")
-    changed: list[str] = Field(description="ids of styles whose cards or weights differ")
-    removed: list[str] = Field(description="ids of styles that are gone")
-    networks_loaded: int = Field(description="networks that were read and compiled")
-    networks_kept: int = Field(description="networks that both zoos share")
-    duration_s: float = Field(description="seconds from the call to the swap")
+    styles: int = Field(description="how many the zoo holds now", examples=[10])
+    added: list[str] = Field(
+        description="ids of styles that were not there before", examples=[["great-wave"]]
+    )
+    changed: list[str] = Field(
+        description="ids of styles whose cards or weights differ", examples=[["starry-night"]]
+    )
+    removed: list[str] = Field(description="ids of styles that are gone", examples=[[]])
+    networks_loaded: int = Field(description="networks that were read and compiled", examples=[2])
+    networks_kept: int = Field(description="networks that both zoos share", examples=[8])
+    duration_s: float = Field(description="seconds from the call to the swap", examples=[1.7])
 
 
 class Problem(BaseModel):

@@ -13,27 +13,51 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from service.errors import PROBLEM_MEDIA_TYPE, ServiceError, error_kinds, problem_type
+from service import browser
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    ServiceError,
+    StylizationError,
+    error_kinds,
+    problem_type,
+)
 from service.formats import ENCODABLE, FORMATS
+from service.keys import hash_key
 from service.openapi import PROBLEM_DETAILS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     import httpx
+
+    WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 
 pytestmark = pytest.mark.anyio
 
 OF_THE_TRANSPORT = {"content-length", "content-type"}
 UNANSWERED = "client-closed-request"  # nobody is left to read it
+LISTING = ("/styles", "/styles/{style_id}", "/styles/{style_id}/preview")
+OF_ADMIN = {"forbidden", "reload-in-progress", "zoo-rejected"}
+
+KEY, ADMINISTRATORS_KEY = "key-of-alice", "key-of-ops"
+KEYS = {
+    "api_keys": f"alice={hash_key(KEY)}",
+    "admin_keys": f"ops={hash_key(ADMINISTRATORS_KEY)}",
+}
+ADMINISTRATOR = {"X-API-Key": ADMINISTRATORS_KEY}
 
 Operation = tuple[str, str, int]
+Answer = tuple[str, str, "httpx.Response"]  # method and path as documented, and what came
 
 
 @pytest.fixture(scope="module")
-async def document(client: Any) -> dict[str, Any]:
-    document: dict[str, Any] = (await client.http.get("/openapi.json")).json()
+async def document(open_client: Any) -> dict[str, Any]:
+    """Of a service that has /admin; in all else it does not depend on settings."""
+    async with open_client(runtime="torch", **KEYS) as client:
+        document: dict[str, Any] = (await client.http.get("/openapi.json")).json()
     return document
 
 
@@ -54,87 +78,178 @@ def documented(document: dict[str, Any]) -> dict[Operation, dict[str, Any]]:
     }
 
 
-async def answers_of_a_good_service(client: Any, photo: bytes) -> dict[Operation, httpx.Response]:
+def documented_problems(response: dict[str, Any]) -> set[str]:
+    return set(response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples", ()))
+
+
+async def get_each(http: Any, *paths: str, **options: Any) -> list[Answer]:
+    return [
+        ("get", path, await http.get(path.replace("{style_id}", "ink"), **options))
+        for path in paths
+    ]
+
+
+async def answers_of_a_good_service(client: Any, photo: bytes, encode: Any) -> list[Answer]:
     http = client.http
-    answers: dict[Operation, httpx.Response] = {
-        ("post", "/stylize", 200): await client.stylize(photo),
-        ("post", "/stylize", 400): await http.post(
-            "/stylize",
-            content=b"--a\r\n",
-            headers={"Content-Type": "multipart/form-data; boundary=a"},
-        ),
-        ("post", "/stylize", 404): await client.stylize(photo, "cubism"),
-        ("post", "/stylize", 406): await client.stylize(photo, headers={"Accept": "text/html"}),
-        ("post", "/stylize", 413): await client.stylize(bytes(21 * 2**20)),
-        ("post", "/stylize", 415): await client.stylize(b"no picture"),
-        ("post", "/stylize", 422): await client.stylize(photo, strength="2"),
-        ("get", "/livez", 200): await http.get("/livez"),
-        ("get", "/readyz", 200): await http.get("/readyz"),
-        ("get", "/metrics", 200): await http.get("/metrics"),
-    }
-    for path in ("/styles", "/styles/{style_id}", "/styles/{style_id}/preview"):
-        found = await http.get(path.replace("{style_id}", "ink"))
-        answers["get", path, 200] = found
-        answers["get", path, 304] = await http.get(
-            found.request.url, headers={"If-None-Match": found.headers["etag"]}
-        )
+    broken_form = {"Content-Type": "multipart/form-data; boundary=a"}
+    tiny, large = (Image.new("RGB", size, "teal") for size in ((8, 8), (400, 300)))
+    painted = [
+        await client.stylize(photo),
+        await http.post("/stylize", content=b"--a\r\n", headers=broken_form),
+        await client.stylize(photo, "cubism"),
+        await client.stylize(photo, headers={"Accept": "text/html"}),
+        await client.stylize(bytes(21 * 2**20)),
+        await client.stylize(encode(large)),
+        await client.stylize(b"no picture"),
+        await client.stylize(photo, strength="2"),
+        await client.stylize(photo[: len(photo) // 2]),
+        await client.stylize(encode(tiny)),
+    ]
+    answers = [("post", "/stylize", response) for response in painted]
+    answers += await get_each(http, "/livez", "/readyz", "/metrics")
+    for method, path, found in await get_each(http, *LISTING):
+        held = {"If-None-Match": found.headers["etag"]}
+        unchanged = await http.get(found.request.url, headers=held)
+        answers += [(method, path, found), (method, path, unchanged)]
         if "{style_id}" in path:
-            answers["get", path, 404] = await http.get(path.replace("{style_id}", "none"))
+            answers.append((method, path, await http.get(path.replace("{style_id}", "none"))))
     return answers
 
 
 async def answers_of_a_troubled_service(
-    client: Any,
-    engine: Any,
-    photo: bytes,
-    wait_until: Callable[[Callable[[], bool]], Awaitable[None]],
-) -> dict[Operation, httpx.Response]:
-    answers: dict[Operation, httpx.Response] = {}
+    client: Any, engine: Any, photo: bytes, wait_until: WaitUntil
+) -> list[Answer]:
+    """It admits one request and waits a moment for its body."""
     engine.gate.clear()
     first = asyncio.create_task(client.stylize(photo, headers={"X-Request-Timeout-Seconds": "0.5"}))
     await wait_until(lambda: client.app.state.pipeline.gate.in_flight == 1)
-    answers["post", "/stylize", 429] = await client.stylize(photo)
-    answers["post", "/stylize", 504] = await first
+    painted = [await client.stylize(photo), await first]
     engine.gate.set()
-    engine.fault = RuntimeError("the device is gone")
-    answers["post", "/stylize", 500] = await client.stylize(photo)
-    lifecycle = client.app.state.lifecycle
-    lifecycle.fault = "warm-up failed"
-    answers["post", "/stylize", 503] = await client.stylize(photo)
-    answers["get", "/readyz", 503] = await client.http.get("/readyz")
-    client.app.state.pipeline.manifest = None  # nothing foresees this
-    for path in ("/styles", "/styles/{style_id}", "/styles/{style_id}/preview"):
-        answers["get", path, 500] = await client.http.get(path.replace("{style_id}", "ink"))
-    return answers
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b"\xff"
+            await asyncio.sleep(0.005)
+
+    headers = {"Content-Type": "image/jpeg"}
+    painted.append(await client.http.post("/stylize?style=ink", content=drip(), headers=headers))
+    for fault in (
+        RuntimeError("a kernel of this pass alone"),
+        StylizationError("the generator gave numbers out of range"),
+        DeviceOutOfMemoryError("a pass over 4.2 MP does not fit"),
+        DeviceLostError("the device broke down"),
+    ):
+        engine.fault = fault
+        painted.append(await client.stylize(photo))
+    answers = await get_each(client.http, "/livez", "/readyz")
+    client.app.state.lifecycle.fault = "warm-up failed"
+    painted.append(await client.stylize(photo))
+    answers += await get_each(client.http, "/readyz")
+    client.app.state.zoos.current = None  # nothing foresees this
+    answers += await get_each(client.http, *LISTING)
+    return answers + [("post", "/stylize", response) for response in painted]
 
 
-async def test_every_documented_status_is_answered_as_documented_and_no_other(
-    document: dict[str, Any],
-    client: Any,
+async def answers_of_a_service_with_keys(client: Any, photo: bytes) -> list[Answer]:
+    """It lets each caller paint once an hour, and shows its metrics to holders of keys."""
+    headers = {"X-API-Key": KEY}
+    painted = [await client.stylize(photo)]
+    painted += [await client.stylize(photo, headers=headers) for _ in range(2)]
+    return [
+        *[("post", "/stylize", response) for response in painted],
+        *await get_each(client.http, "/metrics", *LISTING),
+        *await get_each(client.http, "/metrics", *LISTING, headers=headers),
+    ]
+
+
+async def answers_to_an_administrator(
+    client: Any, engine: Any, zoo: Path, photo: bytes, wait_until: WaitUntil
+) -> list[Answer]:
+    async def reload(headers: dict[str, str] = ADMINISTRATOR) -> httpx.Response:
+        response: httpx.Response = await client.http.post("/admin/reload", headers=headers)
+        return response
+
+    reloads = [await reload({}), await reload({"X-API-Key": KEY}), await reload()]
+    engine.gate.clear()
+    painting = asyncio.create_task(client.stylize(photo, headers=ADMINISTRATOR))
+    await wait_until(lambda: len(engine.batches) == 1)
+    waiting = asyncio.create_task(reload())
+    await wait_until(lambda: not client.app.state.reloader._reload.done())
+    reloads.append(await reload())
+    engine.gate.set()
+    assert (await painting).status_code == (await waiting).status_code == 200
+
+    (zoo / "ink.jpg").rename(zoo / "away.jpg")
+    reloads.append(await reload())
+    (zoo / "away.jpg").rename(zoo / "ink.jpg")
+    engine.networks = None  # nothing foresees this
+    reloads.append(await reload())
+    client.app.state.lifecycle.drain()
+    reloads.append(await reload())
+    client.app.state.lifecycle._batcher.fault = "the device broke down"
+    reloads.append(await reload())
+    return [("post", "/admin/reload", response) for response in reloads]
+
+
+@pytest.fixture
+async def answers(
     open_client: Any,
     stub_engine: Any,
-    wait_until: Any,
+    wait_until: WaitUntil,
+    make_zoo: Any,
+    tmp_path: Path,
     photo_jpeg: bytes,
+    encode: Any,
+) -> list[Answer]:
+    """Every answer that there is, of services that are good, troubled, or have keys."""
+    found = []
+    async with open_client(stub_engine, max_source_pixels=100_000) as client:
+        found += await answers_of_a_good_service(client, photo_jpeg, encode)
+    async with open_client(stub_engine, max_in_flight=1, body_timeout_s=0.2) as client:
+        found += await answers_of_a_troubled_service(client, stub_engine, photo_jpeg, wait_until)
+    stub_engine.fault = None
+    keyed = KEYS | {"rate_limit": "1/hour", "metrics_need_key": True}
+    async with open_client(stub_engine, **keyed) as client:
+        found += await answers_of_a_service_with_keys(client, photo_jpeg)
+    zoo = make_zoo(tmp_path)
+    stub_engine.batches.clear()
+    async with open_client(stub_engine, zoo=zoo, **KEYS) as client:
+        found += await answers_to_an_administrator(client, stub_engine, zoo, photo_jpeg, wait_until)
+    return found
+
+
+async def test_every_documented_answer_is_given_as_documented_and_no_other(
+    document: dict[str, Any], answers: list[Answer]
 ) -> None:
-    answers = await answers_of_a_good_service(client, photo_jpeg)
-    async with open_client(stub_engine, max_in_flight=1) as troubled:
-        answers |= await answers_of_a_troubled_service(
-            troubled, stub_engine, photo_jpeg, wait_until
-        )
     responses = documented(document)
-    assert set(answers) == set(responses)
-    for operation, answer in answers.items():
-        response = responses[operation]
-        assert answer.status_code == operation[2], operation
-        assert set(answer.headers) - OF_THE_TRANSPORT == set(map(str.lower, response["headers"]))
+    headers: dict[Operation, set[str]] = {operation: set() for operation in responses}
+    problems: dict[Operation, set[str]] = {operation: set() for operation in responses}
+    for method, path, answer in answers:
+        operation = (method, path, answer.status_code)
+        assert operation in responses, answer.text
+        headers[operation] |= set(answer.headers) - OF_THE_TRANSPORT
         media_type = answer.headers.get("content-type", "").split(";")[0]
-        assert media_type in response.get("content", {"": None}), operation
+        assert media_type in responses[operation].get("content", {"": None}), operation
         if media_type == PROBLEM_MEDIA_TYPE:
-            kind = answer.json()["type"].rpartition(":")[2]
-            assert kind in response["content"][media_type]["examples"]
+            problems[operation].add(answer.json()["type"].rpartition(":")[2])
             assert set(answer.json()) == set(
                 document["components"]["schemas"]["Problem"]["required"]
             )
+    assert problems == {
+        operation: documented_problems(response) for operation, response in responses.items()
+    }
+    assert headers == {
+        operation: set(map(str.lower, response["headers"]))
+        for operation, response in responses.items()
+    }
+
+
+async def test_headers_that_never_differ_are_documented_as_they_are(
+    document: dict[str, Any], answers: list[Answer]
+) -> None:
+    (_, _, answer), examples = answers[0], document["components"]["headers"]
+    for name, value in browser.HEADERS.items():
+        assert answer.headers[name] == examples[name]["example"] == value
 
 
 def test_every_kind_of_problem_has_an_example_in_the_words_of_a_caller() -> None:
@@ -142,16 +257,20 @@ def test_every_kind_of_problem_has_an_example_in_the_words_of_a_caller() -> None
 
 
 def test_problems_of_stylize_are_all_there_are(document: dict[str, Any]) -> None:
-    examples: dict[str, Any] = {}
+    """But for those of /admin, which happen nowhere else."""
+    examples: dict[str, dict[str, Any]] = {"/stylize": {}, "/admin/reload": {}}
     for (_, path, _), response in documented(document).items():
-        if path == "/stylize":
-            examples |= response["content"].get(PROBLEM_MEDIA_TYPE, {}).get("examples", {})
-    assert set(examples) == set(PROBLEM_DETAILS)
+        content = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {})
+        examples.setdefault(path, {}).update(content.get("examples", {}))
+    assert set(examples["/stylize"]) == set(PROBLEM_DETAILS) - OF_ADMIN
+    for path, of_path in examples.items():
+        assert path == "/admin/reload" or not OF_ADMIN & set(of_path)
     kinds = {kind.slug: kind for kind in error_kinds()}
-    for slug, example in examples.items():
+    for slug, example in (examples["/stylize"] | examples["/admin/reload"]).items():
         assert example["value"]["type"] == problem_type(slug)
         assert example["value"]["status"] == kinds[slug].status
-        assert example["value"]["instance"] == "/stylize"
+    instances = {example["value"]["instance"] for example in examples["/stylize"].values()}
+    assert instances == {"/stylize"}
 
 
 def test_every_answer_with_a_body_has_an_example_but_pictures(document: dict[str, Any]) -> None:
@@ -198,7 +317,8 @@ def test_document_shows_both_bodies_of_stylize_and_all_formats(document: dict[st
 
 def test_document_names_no_422_that_cannot_be(document: dict[str, Any]) -> None:
     assert {operation for operation in documented(document) if operation[2] == 422} == {
-        ("post", "/stylize", 422)
+        ("post", "/stylize", 422),
+        ("post", "/admin/reload", 422),
     }
     assert "HTTPValidationError" not in json.dumps(document)
 
@@ -271,3 +391,19 @@ def test_client_made_from_the_document_works(
 ) -> None:
     with generated("atelier_client").Client(base_url=server.url) as client:
         use_every_operation(client, generated, photo_jpeg)
+
+
+@pytest.mark.slow
+def test_client_made_from_the_document_sends_keys_and_reloads(
+    generated: Any, start_service: Any
+) -> None:
+    reload_zoo = generated("atelier_client.api.admin.reload_zoo")
+    authenticated = generated("atelier_client").AuthenticatedClient
+    variables = {f"ATELIER_{name.upper()}": value for name, value in KEYS.items()}
+    with start_service(**variables) as server:
+        with authenticated(base_url=server.url, token=KEY) as client:
+            styles = generated("atelier_client.api.styles.list_styles").sync(client=client)
+            assert [style.id for style in styles.styles] == ["ink", "wash"]
+            assert reload_zoo.sync(client=client).type_ == "urn:atelier:error:forbidden"
+        with authenticated(base_url=server.url, token=ADMINISTRATORS_KEY) as client:
+            assert reload_zoo.sync(client=client).styles == 2
