@@ -122,6 +122,7 @@ def create_app(
         batcher=batcher,
         codec_pool=codec_pool,
         model_pool=model_pool,
+        on_hang=lambda: metrics.count_fault("stalled"),
     )
 
     def on_reload(outcome: str) -> None:

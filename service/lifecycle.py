@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from service.errors import DeviceLostError, NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from model_zoo.cards import Manifest
@@ -31,7 +32,8 @@ class Lifecycle:
 
     ``fault`` says why the service will never be ready, or is None; ``unfinished`` whether it was
     closed while a thread still ran, which then keeps the process from ending by itself.
-    ``codec_pool`` and ``model_pool`` are shut down at the end.
+    ``codec_pool`` and ``model_pool`` are shut down at the end; ``on_hang`` is told once of each
+    hang that :meth:`look` meets.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Lifecycle:
         batcher: Batcher[Job, Any],
         codec_pool: Executor,
         model_pool: Executor,
+        on_hang: Callable[[], None] = lambda: None,
     ) -> None:
         self._manifest = manifest
         self._settings = settings
@@ -52,6 +55,7 @@ class Lifecycle:
         self._batcher = batcher
         self._codec_pool = codec_pool
         self._model_pool = model_pool
+        self._on_hang = on_hang
         self._state: Literal["warming up", "ready", "draining", "closed"] = "warming up"
         self._warm_up_task: asyncio.Task[None] | None = None
         self._warm_up_began_s: float | None = None
@@ -122,6 +126,8 @@ class Lifecycle:
             self._reported = reason
             fields = {"reason": reason, "in_flight": self._gate.in_flight}
             logger.critical("device_lost", extra={"fields": fields})
+            if self._hang():
+                self._on_hang()
         self._batcher.abandon(DeviceLostError(f"{reason}; try again, or another instance"))
         return reason
 
@@ -173,6 +179,10 @@ class Lifecycle:
             return None
         if self._warm_up_task is not None and not self._batcher.alive:
             return "the batcher has ended; the process must be restarted"
+        return self._hang()
+
+    def _hang(self) -> str | None:
+        """Since when the device has not answered, where that is too long, or None."""
         # A pass of 4 MP, the largest on a CPU, may take four times as long as one of 1 MP.
         busy_s, megapixels = self._batcher.busy_for_s, self._batcher.busy_with / _MEGAPIXEL
         if self._warm_up_began_s is not None:

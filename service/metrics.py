@@ -24,7 +24,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 STAGES = ("read", "decode", "queue", "stylize", "encode")
-FAULTS = ("device-out-of-memory", "stylization-failed", "internal", "stalled")
+FAULTS = ("device-lost", "device-out-of-memory", "stylization-failed", "internal", "stalled")
 RELOADS = ("done", "failed")
 CUTS = ("slow-sender", "large-head", "slow-reader")
 

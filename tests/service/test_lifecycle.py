@@ -85,6 +85,8 @@ async def test_device_when_it_hangs_then_503_with_the_reason_and_one_log_line(
         for response in await asyncio.gather(*requests):  # though the device still holds one
             assert_not_ready(response, "another instance", "device-lost")
         assert events().count("device_lost") == 1
+        stalls = 'atelier_runtime_faults_total{fault="stalled"} 1.0'
+        assert stalls in (await client.http.get("/metrics")).text
 
         stub_engine.gate.set()
         await wait_until(lambda: lifecycle.look() is None)

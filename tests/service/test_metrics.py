@@ -7,7 +7,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import service_version
-from service.errors import DeviceOutOfMemoryError, StylizationError, error_kinds
+from service.errors import (
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    StylizationError,
+    error_kinds,
+)
 from service.metrics import CUTS, FAULTS, RELOADS, Metrics
 
 if TYPE_CHECKING:
@@ -123,7 +128,7 @@ async def test_metrics_count_requests_stages_and_batches(
         )
         assert series(families["atelier_batch_size"], "_count") == {(): 2}
         assert series(families["atelier_batch_pixels"], "_sum") == {(): 2 * 96 * 64}
-        for name in ("in_flight_requests", "in_flight_pixels", "body_bytes"):
+        for name in ("in_flight_requests", "in_flight_pixels", "body_memory_bytes"):
             assert series(families[f"atelier_{name}"]) == {(): 0}
         assert series(families["atelier_device_up"]) == {(): 1}
         assert series(families["atelier_queue_jobs"]) == {(): 0}
@@ -178,6 +183,7 @@ async def test_problems_are_counted_by_type(
     [
         (RuntimeError("the device is gone"), "internal"),
         (DeviceOutOfMemoryError("too much"), "device-out-of-memory"),
+        (DeviceLostError("the device broke down"), "device-lost"),
     ],
 )
 async def test_faults_of_the_model_thread_are_counted(
