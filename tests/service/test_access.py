@@ -291,7 +291,7 @@ async def test_rate_when_one_key_is_too_fast_then_429_says_when_and_others_paint
         assert (await client.stylize(photo_jpeg, headers=bearer(BOB))).status_code == 200
         assert (await client.http.get("/styles", headers=bearer(ALICE))).status_code == 200
         assert (
-            'atelier_rejected_total{reason="rate-limited"} 1.0'
+            'atelier_problems_total{problem="rate-limited"} 1.0'
             in (await client.http.get("/metrics")).text
         )
 

@@ -359,6 +359,8 @@ from service.settings import Settings
 
 class Engine:
     device, runtime, styles_loaded = "cpu", "none", 2
+    def load(self, manifest): pass
+    def keep(self, networks): pass
     def warm_up(self, cards, side_px): pass
     def most_px(self, card): return 10**9
     def layout(self, card): return None
