@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from model_zoo.cards import Manifest, ZooError
+from model_zoo.cards import Manifest, ZooError, file_sha256
 from model_zoo.checkpoints import load_style, save_generator
 from model_zoo.generators.conditional import (
     IDENTITY_ROW,
@@ -135,6 +135,7 @@ def test_a_card_without_its_row_is_refused(
         generator="conditional",
         arguments={"rows": 4},
         weights="c.safetensors",
+        sha256=file_sha256(tmp_path / "c.safetensors"),
         style_row=2,
     )
     manifest = Manifest(tmp_path, (card,))
@@ -143,4 +144,6 @@ def test_a_card_without_its_row_is_refused(
     assert loaded.style_row == 2
 
     with pytest.raises(ZooError, match=message):
-        load_style(manifest, replace(card, **changes))
+        changed = replace(card, **changes)
+        sha256 = file_sha256(tmp_path / changed.weights)
+        load_style(manifest, replace(changed, sha256=sha256))
