@@ -227,7 +227,6 @@ def test_export_from_a_zoo_writes_the_style_with_its_credits(
     ("arguments", "message"),
     [
         ([], "name a run and its style"),
-        (["RUN"], "name a run and its style"),
         (["--style-id=ink", "--onnx=ink.onnx"], "name a run and its style"),
         (["--from-zoo=ink"], "--from-zoo needs --onnx"),
         (["RUN", "--from-zoo=ink", "--onnx=ink.onnx"], "instead of RUN"),
