@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,11 +15,13 @@ from service.deadlines import Deadline
 from service.errors import DeadlineError
 from service.formats import FORMATS
 from service.images import decode_image
+from service.keys import hash_key
 from service.pipeline import StyleRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx
 
 pytestmark = pytest.mark.anyio
 
@@ -267,36 +268,23 @@ async def test_large_picture_holds_only_what_is_left_of_it_once_decoded(
 async def test_one_caller_cannot_take_the_places_of_the_rest(
     open_client: Any, stub_engine: Any, wait_until: Any, photo_jpeg: bytes
 ) -> None:
-    async with open_client(stub_engine, max_in_flight=4) as client:
+    keys = ",".join(f"{caller}={hash_key(caller)}" for caller in ("greedy", "modest"))
+    async with open_client(stub_engine, max_in_flight=4, api_keys=keys) as client:
         gate = client.app.state.pipeline.gate
 
-        async def identify(scope: Any, receive: Any, send: Any) -> None:
-            caller = dict(scope["headers"]).get(b"x-caller", b"").decode()
-            scope.setdefault("state", {})["caller"] = caller
-            await client.app(scope, receive, send)
+        def stylize(caller: str) -> asyncio.Task[httpx.Response]:
+            headers = {"X-API-Key": caller}
+            return asyncio.create_task(client.stylize(photo_jpeg, headers=headers))
 
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(identify), base_url="http://service"
-        ) as http:
-
-            def stylize(caller: str) -> asyncio.Task[httpx.Response]:
-                return asyncio.create_task(
-                    http.post(
-                        "/stylize?style=ink",
-                        content=photo_jpeg,
-                        headers={"Content-Type": "image/jpeg", "X-Caller": caller},
-                    )
-                )
-
-            stub_engine.gate.clear()
-            greedy = [stylize("greedy") for _ in range(10)]
-            await wait_until(lambda: sum(task.done() for task in greedy) == 8)
-            assert gate.in_flight == 2
-            modest = stylize("modest")
-            await wait_until(lambda: gate.in_flight == 3)
-            stub_engine.gate.set()
-            assert (await modest).status_code == 200
-            answers = await asyncio.gather(*greedy)
+        stub_engine.gate.clear()
+        greedy = [stylize("greedy") for _ in range(10)]
+        await wait_until(lambda: sum(task.done() for task in greedy) == 8)
+        assert gate.in_flight == 2
+        modest = stylize("modest")
+        await wait_until(lambda: gate.in_flight == 3)
+        stub_engine.gate.set()
+        assert (await modest).status_code == 200
+        answers = await asyncio.gather(*greedy)
         refused = [answer for answer in answers if answer.status_code == 429]
         assert len(refused) == 8
         assert all("your share of 2 of 4" in r.json()["detail"] for r in refused)
