@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from model_zoo.cards import Manifest
 from model_zoo.checkpoints import load_style
+from model_zoo.generators.conditional import ConditionalGenerator
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ def write_onnx(generator: Generator, path: Path, metadata: Mapping[str, str]) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(generator, partial, metadata)
+            # A row is written as the generator of one style that it is.
+            written = generator
+            if isinstance(generator, ConditionalGenerator):
+                written = generator.baked()
+            _write(written, partial, metadata)
             _compare(generator, partial, path)
             partial.replace(path)
         finally:

@@ -81,6 +81,8 @@ class ConditionalGenerator(FastGenerator):
         for block, channels in zip(self.decoder, WIDTHS["decoder"], strict=True):
             cast("nn.Sequential", block).insert(2, Conditioned(channels))
         self.palette = Conditioned(3)
+        self.padding: Padding = padding
+        self.grain_strength = grain
         self.rows = nn.Parameter(self._neutral_row().repeat(rows, 1))
         self.style_row = IDENTITY_ROW + 1
         self.mixes: Tensor | None = None
@@ -108,6 +110,29 @@ class ConditionalGenerator(FastGenerator):
                     row[offset : offset + layer.channels] = fast[f"{norm}.{kind}"]
                 offset += layer.channels
         self.rows.data.copy_(row)
+
+    def baked(self, row: int | None = None) -> FastGenerator:
+        """The generator ``fast`` that paints as this one does in ``row``, by default its own."""
+        row = self.style_row if row is None else row
+        fast = FastGenerator(
+            **WIDTHS, normalization=InstanceNorm, padding=self.padding, grain=self.grain_strength
+        )
+        weights = {n: t.clone() for n, t in self.state_dict().items() if n != "rows"}
+        offset = 0
+        for name, layer in self._conditioned():
+            numbers = self.rows.detach()[row, offset : offset + 2 * layer.channels]
+            gain, shift = numbers[: layer.channels], numbers[layer.channels :]
+            offset += 2 * layer.channels
+            norm = name.removesuffix(".affine_of_row")
+            if norm != name:
+                weights |= {f"{norm}.weight": gain, f"{norm}.bias": shift}
+                continue
+            # What follows a convolution is part of it: gain (W x + b) + shift.
+            before = "to_rgb" if layer is self.palette else name.removesuffix(".2") + ".1"
+            weights[f"{before}.weight"] *= gain.view(-1, 1, 1, 1)
+            weights[f"{before}.bias"] = weights[f"{before}.bias"] * gain + shift
+        fast.load_state_dict(weights)
+        return fast.train(self.training).requires_grad_(requires_grad=False)
 
     def _conditioned(self) -> Iterator[tuple[str, Conditioned]]:
         """The layers that a row sets, in the order of its numbers."""

@@ -100,6 +100,19 @@ def test_started_from_fast_it_paints_the_same_in_every_row(photos: torch.Tensor)
         assert (generator(photos) - source(photos)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("row", range(4))
+def test_a_row_baked_into_fast_paints_the_same(
+    generator: ConditionalGenerator, photos: torch.Tensor, row: int
+) -> None:
+    with mixed(generator, row_mix(generator, row)):
+        painted = generator(photos)
+
+    baked = generator.baked(row)
+
+    assert baked.state_dict().keys() == fast().state_dict().keys()
+    assert (baked(photos) - painted).abs().max() < 1e-3
+
+
 def test_tiles_are_painted_as_the_whole_is(generator: ConditionalGenerator) -> None:
     photo = torch.rand(1, 3, 64, 400)
     mixes = torch.tensor([[0, 0.4, 0.6, 0]])
