@@ -61,8 +61,8 @@ def gallery(manifest: Manifest, generators: Sequence[Generator]) -> bytes:
 
 
 def gallery_columns(panels: int) -> int:
-    """Of 3, 4, 5 columns the one that leaves the fewest places empty, the most of those."""
-    return min(panels, min((5, 4, 3), key=lambda columns: -panels % columns))
+    """Of 4, 5, 6 columns the one that leaves the fewest places empty, the most of those."""
+    return min(panels, min((6, 5, 4), key=lambda columns: -panels % columns))
 
 
 def weights_comment(cards: Sequence[StyleCard]) -> str:
