@@ -374,7 +374,7 @@ def test_memory_does_not_grow_with_reloads(
     photo_jpeg: bytes,
     runtime: str,
 ) -> None:
-    """Sixty zoos after each other, each with other weights in both styles, and faulty ones."""
+    """Thirty zoos after each other, each with other weights in both styles, and faulty ones."""
     variables = {"ATELIER_ZOO": str(zoo), "ATELIER_ADMIN_KEYS": ADMIN["admin_keys"]}
     # Nobody reads what the process logs here, and a full pipe would stop it.
     variables |= {"ATELIER_RUNTIME": runtime, "ATELIER_LOG_LEVEL": "error"}
@@ -382,7 +382,7 @@ def test_memory_does_not_grow_with_reloads(
     seen, key = [], {"X-API-Key": KEY}
     with start_service(**variables) as server:
         reload_url = f"{server.url}/admin/reload"
-        for seed in range(60):
+        for seed in range(30):
             for style in ("ink", "wash"):
                 train_again(zoo, 100 + 2 * seed + (style == "ink"), style)
             answer = httpx.post(reload_url, headers=key, timeout=60)
@@ -397,6 +397,6 @@ def test_memory_does_not_grow_with_reloads(
                 assert Image.open(io.BytesIO(painted.content)).size == (96, 64)
             seen.append(resident_mib(server))
         server.stop()
-    # A network of this zoo holds 7 MiB of weights alone: 100 of them come and go.
+    # A network of this zoo holds 7 MiB of weights alone: 40 of them come and go.
 
     assert max(seen[-10:]) < max(seen[:10]) + 16, [round(mib) for mib in seen]
