@@ -107,10 +107,18 @@ def save_generator(module: Generator, path: Path, *, dtype: torch.dtype = torch.
             bits = torch.finfo(dtype).bits
             raise ZooError(f"{path}: {name} is not finite in fp{bits}; the training went wrong")
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    document = save(tensors, metadata={"format": "pt"})
+    write_file(save(tensors, metadata={"format": "pt"}), path)
+
+
+def write_file(data: bytes, path: Path) -> None:
+    """Replace ``path`` in one step.
+
+    Raises:
+        ZooError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(document)
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error.strerror or error})") from error

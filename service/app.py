@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -49,11 +48,6 @@ def service_version() -> str:
         return "unknown"
 
 
-def _digest_of(manifest: Manifest) -> str:
-    """Name what a zoo holds: equal cards, which have the checksums of weights, equal digest."""
-    return hashlib.sha256(repr(manifest.cards).encode()).hexdigest()[:16]
-
-
 def create_engine(manifest: Manifest, settings: Settings) -> StyleEngine:
     """Build the engine that ``settings`` describe, with the generators of ``manifest`` loaded.
 
@@ -94,7 +88,7 @@ def create_app(
     engine.load(zoo.manifest)
     metrics = Metrics(kind.slug for kind in error_kinds())
     metrics.describe_build(version=service_version(), device=engine.device, runtime=engine.runtime)
-    metrics.describe_zoo(_digest_of(zoo.manifest))
+    metrics.describe_zoo(zoo.digest)
     gate = AdmissionGate(
         settings.max_in_flight,
         max_pixels=settings.max_in_flight_pixels,
@@ -127,7 +121,7 @@ def create_app(
 
     def on_reload(outcome: str) -> None:
         metrics.count_reload(outcome)
-        metrics.describe_zoo(_digest_of(zoos.current.manifest))
+        metrics.describe_zoo(zoos.current.digest)
 
     reloader = ZooReloader(
         zoos,

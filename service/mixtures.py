@@ -39,7 +39,7 @@ def choose_style(text: str, manifest: Manifest) -> Choice:
         InvalidParameterError: the shares break the rule, or the styles cannot be mixed.
     """
     if ":" not in text and "," not in text:
-        card = _card(text, manifest)
+        card = find_card(text, manifest)
         return Choice(card, ((card.style_row, 1.0),) if card.style_row else ())
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -47,8 +47,7 @@ def choose_style(text: str, manifest: Manifest) -> Choice:
         if style_id in shares:
             raise InvalidParameterError(f"style: {style_id!r} is named twice; {_RULE}")
         shares[style_id] = _share(share, part)
-    # Of the manifest only: whatever else is named is not found there.
-    cards = [_row_card(_card(style_id, manifest), manifest) for style_id in shares]
+    cards = [_row_card(find_card(style_id, manifest), manifest) for style_id in shares]
     total = math.fsum(shares.values())
     if abs(total - 1) > _TOLERANCE:
         raise InvalidParameterError(f"style: the shares add up to {total:g}; {_RULE}")
@@ -81,7 +80,12 @@ def _share(text: str, part: str) -> float:
     return share
 
 
-def _card(style_id: str, manifest: Manifest) -> StyleCard:
+def find_card(style_id: str, manifest: Manifest) -> StyleCard:
+    """The card of one style.
+
+    Raises:
+        StyleNotFoundError: the zoo has no such style.
+    """
     try:
         return manifest.card(style_id)
     except UnknownStyleError as error:

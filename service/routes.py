@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from model_zoo.cards import StyleCard, UnknownStyleError
+from model_zoo.cards import StyleCard
 from service.access import CALLER, METRICS_READER, WITHIN_RATE
 from service.answers import PictureResponse
 from service.deadlines import Deadline
@@ -22,13 +22,12 @@ from service.errors import (
     NotAcceptableError,
     NotReadyError,
     ServiceError,
-    StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
 from service.gate import BodyHold
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.mixtures import label_of
+from service.mixtures import find_card, label_of
 from service.openapi import (
     cacheable,
     if_none_match,
@@ -79,10 +78,7 @@ PresentZoo = Annotated[Zoo, Depends(_get_zoo)]
 
 
 async def _get_card(style_id: str, zoo: PresentZoo) -> StyleCard:
-    try:
-        return zoo.manifest.card(style_id)
-    except UnknownStyleError as error:
-        raise StyleNotFoundError(f"no style {style_id!r}; GET /styles lists them") from error
+    return find_card(style_id, zoo.manifest)
 
 
 Card = Annotated[StyleCard, Depends(_get_card)]

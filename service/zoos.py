@@ -48,6 +48,11 @@ class Zoo:
         return cls(manifest, previews, sha256)
 
     @property
+    def digest(self) -> str:
+        """Names what it holds: the manifest has the checksums of the weights."""
+        return self.manifest_sha256[:16]
+
+    @property
     def networks(self) -> frozenset[str]:
         """The networks that paint its styles."""
         return frozenset(card.network for card in self.manifest)

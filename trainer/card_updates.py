@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model_zoo.cards import Manifest
-from model_zoo.checkpoints import load_style
+from model_zoo.checkpoints import load_style, write_file
 from trainer.manifest_writer import write_manifest
 from trainer.previews import paint_preview
-from trainer.zoo_files import files_of, locked_zoo, open_zoo, remove_unnamed, with_card, write_file
+from trainer.zoo_files import files_of, locked_zoo, open_zoo, remove_unnamed, with_card
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

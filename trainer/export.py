@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model_zoo.cards import Manifest, StyleCard, file_sha256
-from model_zoo.checkpoints import load_generator, save_generator
+from model_zoo.checkpoints import load_generator, save_generator, write_file
 from model_zoo.generators.conditional import mixed, row_count, row_mix
 from trainer.drafts import StyleDraft
 from trainer.errors import TrainerError
@@ -28,7 +28,6 @@ from trainer.zoo_files import (
     with_card,
     with_mixes,
     with_network,
-    write_file,
 )
 
 if TYPE_CHECKING:

@@ -107,19 +107,3 @@ def remove_unnamed(zoo: Path, paths: Sequence[Path]) -> None:
     for path in paths:
         if path not in named:
             path.unlink(missing_ok=True)
-
-
-def write_file(data: bytes, path: Path) -> None:
-    """Replace ``path`` in one step.
-
-    Raises:
-        ZooError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise ZooError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from model_zoo.cards import Manifest
 from model_zoo.checkpoints import load_generator, load_style
 from model_zoo.generators.fast import fast
 from tests.trainer.conftest import RECIPE
+from trainer.__main__ import main
 from trainer.drafts import StyleDraft
 from trainer.errors import TrainerError
 from trainer.export import ExportOptions, export, write_style
@@ -250,3 +251,30 @@ def test_identity_is_met_by_the_photograph_and_by_nothing_else(loss_network_file
 
     assert met.tolist() == [0, 0]
     assert missed.min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--add-style=bricks-mix", "--init=bricks"], "no --init beside it"),
+        (["--style-picture=style.png"], "has 2 styles; --style-picture is for one"),
+        (["--add-style=bricks-mix"], "takes a recipe of one style"),
+    ],
+)
+def test_options_for_one_style_and_for_several_do_not_mix(
+    recipe_file: Path,
+    photo_folder: Path,
+    loss_network_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    shared = recipe_file.with_name("shared.toml")
+    shared.write_text(SHARED, encoding="utf-8")
+    inputs = [f"--photos={photo_folder}", f"--loss-network={loss_network_file}"]
+
+    assert main(["train", str(shared), *inputs, f"--out={tmp_path / 'run'}", *arguments]) == 2
+
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

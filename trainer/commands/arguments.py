@@ -39,6 +39,24 @@ def add_command(
     )
 
 
+def add_measuring(command: argparse.ArgumentParser) -> None:
+    """Add what every command that measures styles against L-BFGS takes."""
+    add = command.add_argument
+    add("--photos", type=Path, default=ASSETS / "photos/eval", metavar="DIR", help="held out")
+    add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
+    add(
+        "--paintings",
+        type=Path,
+        default=ASSETS / "paintings",
+        metavar="DIR",
+        help="where recipes' pictures are looked for",
+    )
+    add("--size-px", type=positive, default=256, metavar="PX", help="longer side of photographs")
+    add("--evaluations", type=positive, default=300, metavar="N", help="of L-BFGS, each photo")
+    add("--references", type=Path, default=Path("runs/references"), metavar="DIR", help="kept")
+    add("--threads", type=processes, default=0, metavar="N", help="CPU threads; 0: all cores")
+
+
 def asset(path: str) -> Path | None:
     """A file or folder of development's pictures, or None where there are none."""
     return ASSETS / path if (ASSETS / path).exists() else None

@@ -11,11 +11,9 @@ import torch
 from model_zoo.cards import SHIPPED_ZOO, Manifest
 from model_zoo.checkpoints import load_style
 from trainer.commands.arguments import (
-    ASSETS,
     add_command,
+    add_measuring,
     find_style_picture,
-    positive,
-    processes,
     recipe_of,
 )
 from trainer.devices import keep_freed_memory
@@ -47,23 +45,11 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(command=run)
     add = command.add_argument
     add("what", metavar="RUN|STYLE_ID", help="folder of a training run, or a style of --zoo")
-    add("--photos", type=Path, default=ASSETS / "photos/eval", metavar="DIR", help="held out")
-    add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
     add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="where STYLE_ID is")
     add("--style-picture", type=Path, metavar="FILE", help="instead of the recipe's picture")
-    add(
-        "--paintings",
-        type=Path,
-        default=ASSETS / "paintings",
-        metavar="DIR",
-        help="where a recipe's picture is looked for",
-    )
-    add("--size-px", type=positive, default=256, metavar="PX", help="longer side of photographs")
-    add("--evaluations", type=positive, default=300, metavar="N", help="of L-BFGS, each photo")
-    add("--references", type=Path, default=Path("runs/references"), metavar="DIR", help="kept")
+    add_measuring(command)
     add("--json", type=Path, metavar="FILE", help="figures; default: evaluation.json of RUN")
     add("--sheet", type=Path, metavar="FILE.jpg", help="contact sheet; default: in RUN")
-    add("--threads", type=processes, default=0, metavar="N", help="CPU threads; 0: all cores")
 
 
 def run(options: argparse.Namespace) -> None:

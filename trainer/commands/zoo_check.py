@@ -12,11 +12,9 @@ from model_zoo.cards import SHIPPED_ZOO, Manifest
 from model_zoo.checkpoints import load_style
 from trainer.card_updates import write_quality
 from trainer.commands.arguments import (
-    ASSETS,
     add_command,
+    add_measuring,
     find_style_picture,
-    positive,
-    processes,
     recipe_of,
 )
 from trainer.devices import keep_freed_memory
@@ -51,18 +49,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     add = command.add_argument
     add("styles", nargs="*", metavar="STYLE_ID", help="styles to check; none means all")
     add("--zoo", type=Path, default=SHIPPED_ZOO, metavar="DIR", help="whose styles")
-    add("--photos", type=Path, default=ASSETS / "photos/eval", metavar="DIR", help="held out")
-    add("--loss-network", type=Path, required=True, metavar="FILE", help="VGG weights")
-    add(
-        "--paintings",
-        type=Path,
-        default=ASSETS / "paintings",
-        metavar="DIR",
-        help="where the recipes' pictures are looked for",
-    )
-    add("--size-px", type=positive, default=256, metavar="PX", help="longer side of photographs")
-    add("--evaluations", type=positive, default=300, metavar="N", help="of L-BFGS, each photo")
-    add("--references", type=Path, default=Path("runs/references"), metavar="DIR", help="kept")
+    add_measuring(command)
     add(
         "--known-references",
         type=Path,
@@ -71,7 +58,6 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     add("--measure-anew", action="store_true", help="believe no reference, measure all again")
     add("--write", action="store_true", help="put the figures into the cards, and references by")
-    add("--threads", type=processes, default=0, metavar="N", help="CPU threads; 0: all cores")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest
-from model_zoo.checkpoints import load_style
+from model_zoo.checkpoints import load_style, write_file
 from trainer.card_updates import repaint_previews
 from trainer.commands.arguments import add_command, positive, processes
 from trainer.devices import keep_freed_memory
@@ -18,7 +18,6 @@ from trainer.sample_photos import astronaut
 from trainer.sheets import contact_sheet, sheet_photos
 from trainer.style_sheets import gallery, sample_sheet, style_sheet
 from trainer.styles_page import styles_page
-from trainer.zoo_files import write_file
 
 if TYPE_CHECKING:
     import argparse
