@@ -70,6 +70,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
             head_timeout_s=settings.head_timeout_s,
             send_timeout_s=settings.send_timeout_s,
             on_cut=app.state.metrics.count_cut_connection,
+            is_leaving=lambda: lifecycle.is_leaving,
         ),
         log_config=None,
         access_log=False,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 2**10
+LAST_CALL_S = 0.5
+"""How long a connection without a request stays when the server ends; one may be on its way."""
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -24,10 +26,15 @@ class LimitedConnection(HttpToolsProtocol):
     comes, and so has the rest of a body that goes on after its answer. A client that takes longer
     than ``send_timeout_s`` for what it was sent is cut off.
 
+    Nor does it lose a request to the end of the server, as uvicorn does that closes a connection
+    whose request has not arrived yet: while the server leaves, each answer closes its connection,
+    and the others are closed when nothing has come for ``LAST_CALL_S``.
+
     Args:
         head_timeout_s: for a whole head, or the rest of a refused body.
         send_timeout_s: for what was written at once.
         on_cut: told the reason of each cut: ``slow-sender``, ``large-head`` or ``slow-reader``.
+        is_leaving: whether the server takes leave of its clients.
         **options: uvicorn's own.
     """
 
@@ -37,12 +44,15 @@ class LimitedConnection(HttpToolsProtocol):
         head_timeout_s: float,
         send_timeout_s: float,
         on_cut: Callable[[str], None],
+        is_leaving: Callable[[], bool],
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._on_cut = on_cut
+        self._is_leaving = is_leaving
         self._patience = _Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
         self._reader_patience = _Alarm(self.loop, send_timeout_s, self._cut_slow_reader)
+        self._last_call = _Alarm(self.loop, LAST_CALL_S, self._leave_if_idle)
         self._in_head = False
         self._head_bytes = 0
 
@@ -55,6 +65,7 @@ class LimitedConnection(HttpToolsProtocol):
         """Forget the timers, lest they keep the connection in memory."""
         self._patience.stop()
         self._reader_patience.stop()
+        self._last_call.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -80,6 +91,8 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_head = False
         self._patience.stop()
         super().on_headers_complete()
+        if self._is_leaving() or self._last_call.is_set:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """A body is complete, maybe after its answer."""
@@ -96,6 +109,13 @@ class LimitedConnection(HttpToolsProtocol):
         if not self.flow.write_paused:
             self._reader_patience.start_again()
 
+    def shutdown(self) -> None:
+        """Finish what has begun, and leave the client a moment to begin."""
+        if self._is_idle():
+            self._last_call.start()
+        else:
+            super().shutdown()
+
     def pause_writing(self) -> None:
         """More is written than the client takes at once."""
         super().pause_writing()
@@ -110,6 +130,10 @@ class LimitedConnection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete
 
+    def _leave_if_idle(self) -> None:
+        if self._is_idle() and not self._in_head:
+            self.transport.close()
+
     def _cut_slow_reader(self) -> None:
         if self.transport.get_write_buffer_size() and (self.flow.write_paused or self._is_idle()):
             self._cut("slow-reader")
@@ -120,7 +144,11 @@ class LimitedConnection(HttpToolsProtocol):
 
 
 def limited_connections(
-    *, head_timeout_s: float, send_timeout_s: float, on_cut: Callable[[str], None]
+    *,
+    head_timeout_s: float,
+    send_timeout_s: float,
+    on_cut: Callable[[str], None],
+    is_leaving: Callable[[], bool] = lambda: False,
 ) -> Any:
     """What uvicorn calls for each connection."""
     return functools.partial(
@@ -128,6 +156,7 @@ def limited_connections(
         head_timeout_s=head_timeout_s,
         send_timeout_s=send_timeout_s,
         on_cut=on_cut,
+        is_leaving=is_leaving,
     )
 
 
@@ -141,6 +170,11 @@ class _Alarm:
         self._after_s = after_s
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it will ring."""
+        return self._handle is not None
 
     def start(self) -> None:
         """Ring after the time from now, unless that is running already."""

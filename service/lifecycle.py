@@ -158,6 +158,11 @@ class Lifecycle:
             raise NotReadyError("the service is draining; send requests elsewhere")
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether clients should go elsewhere, for good."""
+        return self._state in ("draining", "closed")
+
+    @property
     def is_alive(self) -> bool:
         """Whether :meth:`check_alive` would pass."""
         return self._breakdown() is None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
 import logging
 import os
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -33,6 +37,8 @@ class Server(uvicorn.Server):
     uvicorn closes its socket the moment a signal comes, so that a load balancer which has not yet
     looked at readiness sends requests into the void. The first signal here turns readiness off;
     ``drain_s`` later uvicorn's own graceful end begins. A second signal ends the process at once.
+
+    Nor are connections lost that the kernel has made and uvicorn has not taken yet.
 
     A thread that hangs in native code cannot be stopped, and Python would wait for it for ever:
     where ``exit_when_lost``, the process ends without, as a supervisor expects.
@@ -75,6 +81,24 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that wait in the backlog, close the socket, finish the rest."""
+        # Nothing is awaited until the socket is shut: meanwhile more could come.
+        waiting = [connection for listener in sockets or () for connection in _take_all(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            with contextlib.suppress(OSError):  # it has left again
+                await loop.connect_accepted_socket(self._make_protocol, connection)
+        await super().shutdown(sockets)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
     def _end_if_lost(self) -> None:
         if self._lifecycle.look() is None:
             self._lost_since_s = None
@@ -85,8 +109,23 @@ class Server(uvicorn.Server):
             os._exit(EXIT_DEVICE_LOST)
 
 
+def _take_all(listener: socket.socket) -> list[socket.socket]:
+    """Accept what waits at ``listener``, which does not block, and let nothing more wait."""
+    taken = []
+    with contextlib.suppress(OSError):  # none waits, or no more files may be opened
+        while True:
+            taken.append(listener.accept()[0])
+    with contextlib.suppress(OSError):  # not every system shuts down what only listens
+        listener.shutdown(socket.SHUT_RDWR)
+    for connection in taken:
+        connection.setblocking(False)
+    return taken
+
+
 def _log_in_signal_handler(event: str, fields: dict[str, int]) -> None:
     """Write one line past logging, whose locks and buffers the interrupted code may hold."""
     record = logger.makeRecord(logger.name, logging.WARNING, "", 0, event, (), None)
     record.fields = fields
-    os.write(sys.stderr.fileno(), JsonFormatter().format(record).encode() + b"\n")
+    # In a context of its own: it is not about the request that the signal interrupted.
+    line = contextvars.Context().run(JsonFormatter().format, record)
+    os.write(sys.stderr.fileno(), line.encode() + b"\n")
