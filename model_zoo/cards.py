@@ -136,7 +136,7 @@ class Manifest:
         return cls(zoo, cards)
 
     def verify(self) -> None:
-        """Compare every weights file with its card's checksum and see that previews are there.
+        """Compare every weights file with its card's checksum and see that previews are whole.
 
         Raises:
             ZooError: naming the first file that is absent or differs.
@@ -144,8 +144,11 @@ class Manifest:
         for card in self.cards:
             path = self.weights_path(card)
             check_sha256(path, card, file_sha256(path))
-            if not self.preview_path(card).is_file():
-                raise ZooError(f"{self.preview_path(card)}: preview is missing; export it again")
+            preview = self.preview_path(card)
+            if not preview.is_file():
+                raise ZooError(f"{preview}: preview is missing; export it again")
+            if not _is_whole_jpeg(preview):
+                raise ZooError(f"{preview}: preview is damaged or no JPEG; export it again")
 
     def card(self, style_id: str) -> StyleCard:
         """Return the card of ``style_id``.
@@ -185,6 +188,12 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _is_whole_jpeg(path: Path) -> bool:
+    """Whether it begins and ends as a JPEG does; a copy that broke off ends otherwise."""
+    data = path.read_bytes()
+    return data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")
 
 
 def check_sha256(path: Path, card: StyleCard, actual: str) -> None:

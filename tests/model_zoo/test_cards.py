@@ -29,7 +29,7 @@ def zoo(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
     (tmp_path / "manifest.toml").write_text(GOOD)
     (tmp_path / "weights/waves.safetensors").write_bytes(b"weights")
-    (tmp_path / "previews/waves.jpg").write_bytes(b"preview")
+    (tmp_path / "previews/waves.jpg").write_bytes(b"\xff\xd8 preview \xff\xd9")
     return tmp_path
 
 

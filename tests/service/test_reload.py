@@ -136,6 +136,10 @@ def forget_preview(zoo: Path) -> None:
     (zoo / "ink.jpg").unlink()
 
 
+def cut_preview(zoo: Path) -> None:
+    (zoo / "ink.jpg").write_bytes((zoo / "ink.jpg").read_bytes()[:-100])
+
+
 def break_manifest(zoo: Path) -> None:
     (zoo / "manifest.toml").write_text("[[style", encoding="utf-8")
 
@@ -168,6 +172,7 @@ def write_no_number(zoo: Path) -> None:
         (cut_weights, "ink.safetensors: sha256 is"),
         (forget_weights, "ink.safetensors: cannot be read"),
         (forget_preview, "ink.jpg: preview is missing"),
+        (cut_preview, "ink.jpg: preview is damaged"),
         (break_manifest, "manifest.toml: is not valid TOML"),
         (forget_manifest, "manifest.toml: cannot be read"),
         (empty_manifest, "manifest.toml: holds no style"),

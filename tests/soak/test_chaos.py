@@ -126,10 +126,10 @@ class Guests:
         return connection
 
 
-def live_through(watched: Watched, seconds: float) -> dict[str, float]:
-    """Let guests come for a while; what then is left of them."""
+def live_through(watched: Watched, seconds: float, patience_s: float = 30) -> dict[str, float]:
+    """Let guests come for a while; what is left of them after ``patience_s`` at most."""
     Guests(watched.server.url, seed=1).stay(seconds / 5)  # whatever grows at first has grown
-    watched.settled(30)
+    watched.settled(patience_s)
     time.sleep(1)
     before = {
         "bytes": watched.server.resident_bytes,
@@ -138,7 +138,7 @@ def live_through(watched: Watched, seconds: float) -> dict[str, float]:
     }
     guests = Guests(watched.server.url, seed=2)
     guests.stay(seconds * 4 / 5)
-    settled = watched.settled(30)
+    settled = watched.settled(patience_s)
     time.sleep(1)
     return {
         "answers": guests.statuses.total(),
@@ -182,7 +182,8 @@ def test_the_same_test_catches_a_planted_fault(
 ) -> None:
     settings = {"ATELIER_MAX_IN_FLIGHT": "8", "SOAK_FAULTS": fault}
     settings["ATELIER_STALL_TIMEOUT_S"] = "3600"  # or it would notice by itself and end
+    settings["ATELIER_REQUEST_TIMEOUT_S"] = "5"  # or all would wait for what is lost
     with start(module="tests.soak.faulty", **settings) as watched:
-        left = live_through(watched, min(60, SECONDS))
+        left = live_through(watched, min(40, SECONDS), patience_s=8)
         watched.server.process.kill()  # one that lost a request would not end by itself
     check(f"planted {fault}: {figure}", left[figure], least=bound + 1e-6)

@@ -26,7 +26,7 @@ CLIENTS = 48
 def test_overload_is_refused_and_what_is_accepted_is_done(
     start: Callable[..., Any], check: Callable[..., None]
 ) -> None:
-    calls = [make_form(make_jpeg(256, 256, name), style=shipped_style()) for name in _NAMES]
+    calls = [make_form(make_jpeg(512, 512, name), style=shipped_style()) for name in _NAMES]
     limits = {"ATELIER_MAX_IN_FLIGHT": "16", "ATELIER_REQUEST_TIMEOUT_S": str(TIMEOUT_S)}
     with start(**limits) as watched:
         url = watched.server.url
@@ -34,7 +34,7 @@ def test_overload_is_refused_and_what_is_accepted_is_done(
         answers, elapsed_s = saturate(url, calls, clients=8, seconds=SECONDS / 4)
         assert {answer.status for answer in answers} == {200}
         capacity = len(answers) / elapsed_s
-        check("capacity, images/s at 256 px", capacity, least=1)
+        check("capacity, images/s at 512 px", capacity, least=1)
         for multiple in MULTIPLES:
             rate = capacity * multiple
             started = time.perf_counter()

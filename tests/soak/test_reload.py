@@ -32,7 +32,7 @@ CLIENTS = 3
 def zoo(tmp_path: Path) -> Path:
     """Two of the shipped styles, in a folder that a test may spoil."""
     shipped = Manifest.read(SHIPPED_ZOO)
-    cards = shipped.cards[:2]
+    cards = tuple(replace(card, mixes_as="") for card in shipped.cards[:2])
     for card in cards:
         for path in (card.weights, card.preview):
             (tmp_path / path).parent.mkdir(exist_ok=True)
