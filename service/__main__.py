@@ -69,6 +69,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         http=limited_connections(
             head_timeout_s=settings.head_timeout_s,
             send_timeout_s=settings.send_timeout_s,
+            max_connections=settings.max_connections,
             on_cut=app.state.metrics.count_cut_connection,
             is_leaving=lambda: lifecycle.is_leaving,
         ),
@@ -94,7 +95,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     )
     server.run(sockets=[listener])
     if lifecycle.unfinished:
-        # An ordinary exit would wait for the hung thread.
+        # An ordinary exit would wait for a thread that hangs.
         os._exit(EXIT_UNFINISHED)
     if lifecycle.fault:
         _complain(lifecycle.fault)

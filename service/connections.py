@@ -33,7 +33,9 @@ class LimitedConnection(HttpToolsProtocol):
     Args:
         head_timeout_s: for a whole head, or the rest of a refused body.
         send_timeout_s: for what was written at once.
-        on_cut: told the reason of each cut: ``slow-sender``, ``large-head`` or ``slow-reader``.
+        max_connections: at once; those that come then are cut off, before open files run out.
+        on_cut: told the reason of each cut: ``slow-sender``, ``large-head``, ``slow-reader`` or
+            ``too-many``.
         is_leaving: whether the server takes leave of its clients.
         **options: uvicorn's own.
     """
@@ -43,11 +45,13 @@ class LimitedConnection(HttpToolsProtocol):
         *,
         head_timeout_s: float,
         send_timeout_s: float,
+        max_connections: int,
         on_cut: Callable[[str], None],
         is_leaving: Callable[[], bool],
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._max_connections = max_connections
         self._on_cut = on_cut
         self._is_leaving = is_leaving
         self._patience = _Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
@@ -60,6 +64,8 @@ class LimitedConnection(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(transport)
         self._patience.start()
+        if len(self.connections) > self._max_connections:
+            self._cut("too-many")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, lest they keep the connection in memory."""
@@ -147,6 +153,7 @@ def limited_connections(
     *,
     head_timeout_s: float,
     send_timeout_s: float,
+    max_connections: int,
     on_cut: Callable[[str], None],
     is_leaving: Callable[[], bool] = lambda: False,
 ) -> Any:
@@ -155,6 +162,7 @@ def limited_connections(
         LimitedConnection,
         head_timeout_s=head_timeout_s,
         send_timeout_s=send_timeout_s,
+        max_connections=max_connections,
         on_cut=on_cut,
         is_leaving=is_leaving,
     )

@@ -30,8 +30,8 @@ _MEGAPIXEL = 1_000_000
 class Lifecycle:
     """Starts and ends what paints, and knows at each moment whether it can.
 
-    ``fault`` says why the service will never be ready, or is None; ``unfinished`` whether it was
-    closed while a thread still ran, which then keeps the process from ending by itself.
+    ``fault`` says why the service will never be ready, or is None; ``unfinished`` whether its end
+    cut something off: requests, or a thread, which keeps the process from ending by itself.
     ``codec_pool`` and ``model_pool`` are shut down at the end; ``on_hang`` is told once of each
     hang that :meth:`look` meets.
     """

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 STAGES = ("read", "decode", "queue", "stylize", "encode")
 FAULTS = ("device-lost", "device-out-of-memory", "stylization-failed", "internal", "stalled")
 RELOADS = ("done", "failed")
-CUTS = ("slow-sender", "large-head", "slow-reader")
+CUTS = ("slow-sender", "large-head", "slow-reader", "too-many")
 
 GAUGES = {
     "ready": "1 where requests should be sent here, else 0.",

@@ -164,24 +164,26 @@ class StylizePipeline:
             )
             return batched.result
 
-        layout, most_px = self._engine.layout(job.card), self._engine.most_px(job.card)
         painted: NDArray[np.uint8]
-        if layout is None:
-            if job.pixel_count > most_px:
-                raise ImageTooLargeError(
-                    f"{job.pixel_count:,} px exceed the {most_px:,} px that this style paints at "
-                    "once, and it cannot be cut into tiles; ask for a smaller max_side"
-                )
-            painted = await submit(job)
-            return painted
+        most_px = self._engine.most_px(job.card)
         if job.pixel_count <= most_px:
             try:
                 painted = await submit(job)
             except DeviceOutOfMemoryError:
                 # There is less memory than the budget says.
+                layout = self._engine.layout(job.card)
+                if layout is None:
+                    raise
                 layout = layout.within(job.pixel_count / 2)
             else:
                 return painted
+        else:
+            layout = self._engine.layout(job.card)
+            if layout is None:
+                raise ImageTooLargeError(
+                    f"{job.pixel_count:,} px exceed the {most_px:,} px that this style paints at "
+                    "once, and it cannot be cut into tiles; ask for a smaller max_side"
+                )
         pool = partial(self._on_codec_pool, request)
         try:
             return await paint_in_tiles(job, layout, submit=submit, on_codec_pool=pool)

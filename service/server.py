@@ -91,7 +91,16 @@ class Server(uvicorn.Server):
         for connection in waiting:
             with contextlib.suppress(OSError):  # it has left again
                 await loop.connect_accepted_socket(self._make_protocol, connection)
+        # Just before uvicorn cancels what then still runs, and says so to nobody.
+        alarm = loop.call_later(self.config.timeout_graceful_shutdown or 0, self._note_unfinished)
         await super().shutdown(sockets)
+        alarm.cancel()
+
+    def _note_unfinished(self) -> None:
+        if running := len(self.server_state.tasks):
+            self._lifecycle.unfinished = True
+            fields = {"cut_requests": running, "waited_s": self.config.timeout_graceful_shutdown}
+            logger.error("shutdown_unfinished", extra={"fields": fields})
 
     def _make_protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(
         default=75, ge=1, description="idle connection time; longer than a load balancer's 60 s"
     )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="connections at once; more are cut off, before open files run out",
+    )
     drain_s: float = Field(
         default=0.0, ge=0, description="time after SIGTERM to serve on while readiness answers 503"
     )

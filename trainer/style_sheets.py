@@ -11,6 +11,8 @@ from trainer.sample_photos import astronaut, sample_photos
 from trainer.sheets import stylize_photo
 
 if TYPE_CHECKING:
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -89,8 +91,18 @@ def _grid(cells: Sequence[Cell], columns: int) -> Image.Image:
         row, column = divmod(number, columns)
         left, top = GAP_PX + column * across, GAP_PX + row * down
         sheet.paste(image, (left, top))
-        draw.text((left, top + height + 1), words, fill=CAPTION_COLOUR, font=font)
+        caption = _shortened(words, font, width)
+        draw.text((left, top + height + 1), caption, fill=CAPTION_COLOUR, font=font)
     return sheet
+
+
+def _shortened(words: str, font: Font, width_px: int) -> str:
+    """``words``, or as many letters of their beginning as fit, and an ellipsis."""
+    if font.getlength(words) <= width_px:
+        return words
+    lengths = range(len(words))
+    fitting = max((n for n in lengths if font.getlength(words[:n] + "…") <= width_px), default=0)
+    return words[:fitting].rstrip(" ,(") + "…"
 
 
 _LANCZOS = Image.Resampling.LANCZOS

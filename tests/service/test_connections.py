@@ -63,12 +63,20 @@ class Service:
 
 @contextlib.contextmanager
 def serving(
-    app: Any, *, head_timeout_s: float = NEVER_S, send_timeout_s: float = NEVER_S, **options: Any
+    app: Any,
+    *,
+    head_timeout_s: float = NEVER_S,
+    send_timeout_s: float = NEVER_S,
+    max_connections: int = 100,
+    **options: Any,
 ) -> Iterator[Service]:
     """Run ``app`` under uvicorn in a thread, with limited connections."""
     cuts: list[str] = []
     http = limited_connections(
-        head_timeout_s=head_timeout_s, send_timeout_s=send_timeout_s, on_cut=cuts.append
+        head_timeout_s=head_timeout_s,
+        send_timeout_s=send_timeout_s,
+        max_connections=max_connections,
+        on_cut=cuts.append,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     # Handed on to each connection: what is unread is then in the service, not in the kernel.
@@ -120,6 +128,21 @@ def test_connection_that_says_nothing_is_cut(app: App) -> None:
     with serving(app, head_timeout_s=0.1) as service, service.connect() as connection:
         assert is_cut(connection)
         assert service.cuts == ["slow-sender"]
+
+
+def test_connections_above_their_number_are_cut_and_the_others_served(app: App) -> None:
+    with serving(app, max_connections=2) as service:
+        first, second = service.connect(), service.connect()
+        wait_until(lambda: len(service.connections) == 2)
+        with service.connect() as third:
+            assert is_cut(third)
+        assert service.cuts == ["too-many"]
+        first.close()
+        wait_until(lambda: len(service.connections) == 1)
+        with second, service.connect() as fourth:
+            for connection in (second, fourth):
+                connection.sendall(GET)
+                assert connection.recv(1000).endswith(b"ok")
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nX-Slow: "])

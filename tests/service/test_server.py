@@ -23,6 +23,8 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 
 
 async def answer_ok(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/slow":
+        await asyncio.sleep(60)
     await PictureResponse(b"ok", 200)(scope, receive, send)
 
 
@@ -35,16 +37,24 @@ class Ending:
         http = limited_connections(
             head_timeout_s=10,
             send_timeout_s=10,
+            max_connections=100,
             on_cut=self.cuts.append,
             is_leaving=lambda: self.server.should_exit,
         )
         config = uvicorn.Config(
-            answer_ok, http=http, log_config=None, access_log=False, ws="none", lifespan="off"
+            answer_ok,
+            http=http,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         config.load()
+        self.lifecycle = SimpleNamespace(unfinished=False)
         self.server = Server(
             config,
-            SimpleNamespace(look=lambda: None, is_ready=True, fault=None),  # type: ignore[arg-type]
+            self.lifecycle,  # type: ignore[arg-type]
             drain_s=0,
             exit_when_lost=False,
             greeting="",
@@ -131,3 +141,21 @@ def test_connections_without_a_request_are_closed_in_time(new_loop: Callable[[],
         assert await ending.read(connection) == b""
 
     run(new_loop, story())
+
+
+@pytest.mark.parametrize(("path", "unfinished"), [("/", False), ("/slow", True)])
+def test_end_that_cuts_a_request_is_no_success(
+    path: str, *, unfinished: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        ending = Ending()
+        await ending.server.startup([ending.listener])
+        connection = ending.connect()
+        connection.send(GET.replace(b"/", path.encode(), 1))
+        await asyncio.sleep(0.1)
+        await ending.end()
+        await ending.read(connection)
+        assert ending.lifecycle.unfinished is unfinished
+
+    run(asyncio.new_event_loop, story())
+    assert ("shutdown_unfinished" in caplog.text) is unfinished
