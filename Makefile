@@ -24,14 +24,14 @@ serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, A
 	@exec $(RUN) -m service
 
 test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 soak: $(DEV) ## abuse, overload, faults, reloads: 25 minutes (SOAK_ARGS="-k load")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[soak]'
 	$(RUN) -m pytest -p no:cacheprovider tests/soak $(SOAK_ARGS)
 
 check: lint ## lint, then the quick tests
-	$(RUN) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(RUN) -m pytest -n auto --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 lint: $(DEV) ## formatting, lint, types, import rules
 	$(RUN) -m ruff format --check .

@@ -90,8 +90,8 @@ class TrainingRun:
         """Create the folder and write down the recipe and ``facts`` about this run."""
         try:
             (self.folder / "sheets").mkdir(parents=True, exist_ok=True)
-            self.recipe_path.write_text(recipe.source, encoding="utf-8")
-            self.facts_path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            _write(self.recipe_path, recipe.source)
+            _write(self.facts_path, json.dumps(facts, indent=2) + "\n")
             for path in (self.losses_path, self.best_path, self.evaluation_path):
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -127,10 +127,7 @@ class TrainingRun:
 
     def add_facts(self, **facts: Any) -> None:
         """Add to what is known about this run."""
-        text = json.dumps(self.facts() | facts, indent=2) + "\n"
-        partial = self.facts_path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.facts_path)
+        _write(self.facts_path, json.dumps(self.facts() | facts, indent=2) + "\n")
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint in one step: a crash leaves the old one or the new one."""
@@ -202,9 +199,7 @@ class TrainingRun:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue  # half a line, from a crash while it was written
-        partial = self.losses_path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.losses_path)
+        _write(self.losses_path, "".join(kept))
 
 
 def _of_new_row(recipe: TrainingRecipe, row: Mapping[str, Any]) -> TrainingRecipe:
@@ -212,6 +207,13 @@ def _of_new_row(recipe: TrainingRecipe, row: Mapping[str, Any]) -> TrainingRecip
     generator = GeneratorChoice(name=row["generator"], arguments=row["arguments"])
     plan = replace(recipe.optimization, steps=row["steps"], warm_up_steps=row["warm_up_steps"])
     return replace(recipe, generator=generator, optimization=plan)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step: who reads meanwhile, or is killed, finds it whole."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

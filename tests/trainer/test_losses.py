@@ -139,7 +139,7 @@ def test_gradient_of_the_objective_equals_finite_differences() -> None:
         return loss(picture, loss.content_targets(photo)).objective.sum()
 
     objective(stylized).backward()
-    step = 1e-7  # small, lest a ReLU or a pool switches in between
+    step = 1e-9  # small, lest a ReLU or a pool switches in between
     with torch.no_grad():
         difference = objective(stylized + step * direction) - objective(stylized - step * direction)
 
