@@ -24,6 +24,7 @@ from service.openapi import DocumentedApp
 from service.pipeline import StylizePipeline
 from service.reloader import ZooReloader
 from service.stylizer import StyleEngine, Stylizer
+from service.threads import step_back
 from service.zoos import Zoo, Zoos
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def create_app(
         max_pixels=settings.max_in_flight_pixels,
         max_body_bytes=settings.max_body_memory_bytes,
     )
-    codec_pool = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
+    codec_pool = ThreadPoolExecutor(
+        settings.codec_threads, thread_name_prefix="codec", initializer=step_back
+    )
     model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
     batcher = Batcher(
         metrics.watch_passes(engine.run),

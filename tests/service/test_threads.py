@@ -1,0 +1,24 @@
+"""Threads that step back do so alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.threads import step_back
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness for each thread")
+def test_a_thread_that_steps_back_is_nicer_and_the_others_are_not() -> None:
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=step_back) as pool:
+        assert pool.submit(niceness).result() > before
+    assert niceness() == before
