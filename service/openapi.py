@@ -12,7 +12,10 @@ from service.errors import PROBLEM_MEDIA_TYPE, ServiceError, error_kinds, proble
 from service.schemas import Problem, StyleInfo, StyleList, StylizeParameters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.formats import ImageFormat
+    from service.settings import Settings
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -114,9 +117,16 @@ class DocumentedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Give the document, made once."""
         if self.openapi_schema is None:
-            _complete(super().openapi())
+            _complete(super().openapi(), self._needs_key)
         document: dict[str, Any] = self.openapi_schema or {}
         return document
+
+    def _needs_key(self, path: str) -> bool:
+        """Whether a request to ``path``, one that takes a key, gets 401 without."""
+        settings: Settings = self.state.settings
+        if path.startswith("/admin/"):
+            return True
+        return settings.metrics_need_key if path == "/metrics" else bool(settings.api_keys)
 
 
 def problems(*which: int | type[ServiceError]) -> Responses:
@@ -205,7 +215,7 @@ def if_none_match() -> dict[str, Any]:
     }
 
 
-def _complete(document: dict[str, Any]) -> None:
+def _complete(document: dict[str, Any], needs_key: Callable[[str], bool]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     # FastAPI adds its own 422 wherever there is a parameter, also where none can be wrong.
@@ -240,6 +250,8 @@ def _complete(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _complete_operation(path, operation)
+            if operation.get("security") and not needs_key(path):
+                operation["security"].insert(0, {})  # none of them will do as well
 
 
 def _complete_operation(path: str, operation: dict[str, Any]) -> None:

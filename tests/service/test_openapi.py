@@ -56,10 +56,33 @@ Answer = tuple[str, str, "httpx.Response"]  # method and path as documented, and
 
 @pytest.fixture(scope="module")
 def document(make_settings: Any) -> dict[str, Any]:
-    """Of a service that has /admin; in all else it does not depend on settings."""
+    """Of a service that has keys and /admin; in all else it does not depend on settings."""
     app = create_app(make_settings(runtime="torch", **KEYS))
     document: dict[str, Any] = json.loads(json.dumps(app.openapi()))
     return document
+
+
+@pytest.mark.parametrize(
+    ("settings", "closed"),
+    [
+        ({}, set()),
+        ({"api_keys": KEYS["api_keys"]}, {"/stylize", *LISTING}),
+        ({"admin_keys": KEYS["admin_keys"]}, {"/admin/reload"}),
+        (KEYS | {"metrics_need_key": True}, {"/stylize", *LISTING, "/metrics", "/admin/reload"}),
+    ],
+)
+def test_document_asks_for_a_key_where_the_service_does(
+    make_settings: Any, settings: dict[str, Any], closed: set[str]
+) -> None:
+    """An empty requirement means that none is needed."""
+    paths = create_app(make_settings(runtime="torch", **settings)).openapi()["paths"]
+    needs = {
+        path: [{} not in operation["security"] for operation in operations.values()]
+        for path, operations in paths.items()
+        if any("security" in operation for operation in operations.values())
+    }
+    assert {path for path, each in needs.items() if all(each)} == closed
+    assert needs.keys() >= {"/stylize", *LISTING, "/metrics"}
 
 
 def resolve(document: dict[str, Any], node: Any) -> Any:
