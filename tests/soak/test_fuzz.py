@@ -172,7 +172,10 @@ def test_schemathesis_finds_nothing(
             *("--max-examples", str(max(5, EXAMPLES // 10)), "--max-time", "150"),
             *("--report", "json", "--report-json-path", str(report), "--no-color"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+        # It leaves a folder behind, and would start from it the next time.
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         check("bytes that schemathesis reports", report.stat().st_size, least=1000)
         assert watched.settled()
