@@ -57,6 +57,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._patience = _Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
         self._reader_patience = _Alarm(self.loop, send_timeout_s, self._cut_slow_reader)
         self._last_call = _Alarm(self.loop, LAST_CALL_S, self._leave_if_idle)
+        self._shutting_down = False
         self._in_head = False
         self._head_bytes = 0
 
@@ -97,7 +98,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_head = False
         self._patience.stop()
         super().on_headers_complete()
-        if self._is_leaving() or self._last_call.is_set:
+        if self._shutting_down or self._is_leaving():
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
@@ -117,6 +118,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Finish what has begun, and leave the client a moment to begin."""
+        self._shutting_down = True
         if self._is_idle():
             self._last_call.start()
         else:
@@ -178,11 +180,6 @@ class _Alarm:
         self._after_s = after_s
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it will ring."""
-        return self._handle is not None
 
     def start(self) -> None:
         """Ring after the time from now, unless that is running already."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import os
 import socket
 import sys
@@ -92,7 +93,8 @@ class Server(uvicorn.Server):
             with contextlib.suppress(OSError):  # it has left again
                 await loop.connect_accepted_socket(self._make_protocol, connection)
         # Just before uvicorn cancels what then still runs, and says so to nobody.
-        alarm = loop.call_later(self.config.timeout_graceful_shutdown or 0, self._note_unfinished)
+        timeout_s = self.config.timeout_graceful_shutdown
+        alarm = loop.call_later(math.inf if timeout_s is None else timeout_s, self._note_unfinished)
         await super().shutdown(sockets)
         alarm.cancel()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from model_zoo.cards import Manifest, StyleCard, ZooError
+from model_zoo.checkpoints import write_file
 
 HEADER = """\
 # One [[style]] a style, in the order in which the service lists them.
@@ -25,14 +25,7 @@ def write_manifest(manifest: Manifest) -> None:
     """
     path = manifest.zoo / "manifest.toml"
     text = HEADER + "".join(f"\n{_entry(card)}" for card in manifest)
-    partial = path.with_name(f".manifest.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ZooError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(text.encode(), path)
 
 
 def _entry(card: StyleCard) -> str:

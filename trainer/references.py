@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_zoo.checkpoints import write_file
 from trainer.errors import TrainerError
 from trainer.optimize import optimize
 from trainer.picture_metrics import border_ratio, checkerboard_energy, flat_share
@@ -180,14 +180,7 @@ def write_references(path: Path, references: Mapping[str, Reference]) -> None:
     """Replace ``path`` by ``references``, one a line, sorted by key.
 
     Raises:
-        TrainerError: it cannot be written.
+        ZooError: it cannot be written.
     """
     lines = [f'"{key}": {json.dumps(references[key].as_facts())}' for key in sorted(references)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise TrainerError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(("{\n" + ",\n".join(lines) + "\n}\n").encode(), path)

@@ -11,13 +11,13 @@ from trainer.sample_photos import astronaut, sample_photos
 from trainer.sheets import stylize_photo
 
 if TYPE_CHECKING:
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
     from collections.abc import Sequence
     from pathlib import Path
 
     from model_zoo.cards import Manifest, StyleCard
     from model_zoo.layers import Generator
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 CELL_PX = 256
 SHEET_COLUMNS = 4
@@ -91,18 +91,18 @@ def _grid(cells: Sequence[Cell], columns: int) -> Image.Image:
         row, column = divmod(number, columns)
         left, top = GAP_PX + column * across, GAP_PX + row * down
         sheet.paste(image, (left, top))
-        caption = _shortened(words, font, width)
+        caption = shortened(words, font, width)
         draw.text((left, top + height + 1), caption, fill=CAPTION_COLOUR, font=font)
     return sheet
 
 
-def _shortened(words: str, font: Font, width_px: int) -> str:
+def shortened(words: str, font: Font, width_px: int) -> str:
     """``words``, or as many letters of their beginning as fit, and an ellipsis."""
     if font.getlength(words) <= width_px:
         return words
-    lengths = range(len(words))
-    fitting = max((n for n in lengths if font.getlength(words[:n] + "…") <= width_px), default=0)
-    return words[:fitting].rstrip(" ,(") + "…"
+    while words and font.getlength(words + "…") > width_px:
+        words = words[:-1]
+    return words.rstrip(" ,(") + "…"
 
 
 _LANCZOS = Image.Resampling.LANCZOS

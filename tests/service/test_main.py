@@ -289,6 +289,7 @@ def test_process_when_terminated_then_drains_finishes_and_exits_0(
             headers={"X-Request-ID": "last-one"},
         )
         assert painted.status_code == 200
+        assert painted.headers["connection"] == "close"
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(b"no http at all\r\n\r\n")  # which uvicorn itself complains of
             assert b"400" in connection.recv(20)
@@ -435,11 +436,20 @@ def test_process_when_terminated_twice_then_ends_at_once(
     }
 
 
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side has ended it, by a close or a reset."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 @pytest.mark.slow
 def test_process_cuts_clients_by_its_own_time_limits(
     start_service: Callable[..., contextlib.AbstractContextManager[Any]],
 ) -> None:
     limits = {"ATELIER_HEAD_TIMEOUT_S": "0.2", "ATELIER_BODY_TIMEOUT_S": "0.2"}
+    limits["ATELIER_MAX_CONNECTIONS"] = "1"
     with start_service(**limits) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
             assert silent.recv(1) == b""
@@ -447,6 +457,11 @@ def test_process_cuts_clients_by_its_own_time_limits(
         assert status == 408
         assert headers["connection"] == "close"
         assert "KiB/s" in json.loads(body)["detail"]
-        metrics = httpx.get(f"{server.url}/metrics").text
+        with httpx.Client(base_url=server.url) as client:
+            assert client.get("/livez").status_code == 200  # and keeps its connection
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as second:
+                assert closed(second)
+            metrics = client.get("/metrics").text
         assert 'atelier_cut_connections_total{reason="slow-sender"} 1.0' in metrics
+        assert 'atelier_cut_connections_total{reason="too-many"} 1.0' in metrics
         server.stop()

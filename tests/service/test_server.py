@@ -130,6 +130,29 @@ def test_request_that_comes_while_the_server_ends_is_answered(
 
 
 @LOOPS
+def test_request_that_takes_its_time_to_come_whole_ends_its_connection(
+    new_loop: Callable[[], Any],
+) -> None:
+    """Also where the server ends for another reason than a signal, and the last call is over."""
+
+    async def story() -> None:
+        ending = Ending()
+        await ending.server.startup([ending.listener])
+        connection = ending.connect()
+        connection.send(GET[:10])
+        await asyncio.sleep(0.1)
+        end = asyncio.create_task(ending.server.shutdown([ending.listener]))
+        await asyncio.sleep(LAST_CALL_S + 0.2)
+        connection.send(GET[10:])
+        answer = await ending.read(connection)
+        await end
+        assert b"connection: close" in answer.lower()
+        assert not ending.lifecycle.unfinished
+
+    run(new_loop, story())
+
+
+@LOOPS
 def test_connections_without_a_request_are_closed_in_time(new_loop: Callable[[], Any]) -> None:
     async def story() -> None:
         ending = Ending()

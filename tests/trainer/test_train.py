@@ -145,6 +145,22 @@ def test_resume_after_kill_9_ends_with_the_same_weights_bit_for_bit(
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_whose_start_was_cut_off_holds_no_half_of_a_file(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(path: Path, text: str, **options: Any) -> None:
+        with path.open("w", **options) as file:
+            file.write(text[: len(text) // 2])
+        raise OSError("no space left")
+
+    run = TrainingRun(tmp_path / "run")
+    monkeypatch.setattr(type(tmp_path), "write_text", write_half)
+    with pytest.raises(TrainerError, match="cannot be written"):
+        run.start(read_recipe(recipe_file), {"recipe": "tiny"})
+    assert not run.recipe_path.exists()
+    assert not run.facts_path.exists()
+
+
 def test_when_out_holds_a_run_then_asks_for_resume_and_loses_nothing(
     recipe_file: Path, options: TrainingOptions
 ) -> None:

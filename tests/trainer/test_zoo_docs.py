@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from model_zoo.cards import Manifest
 from trainer.__main__ import main
 from trainer.manifest_writer import write_manifest
 from trainer.previews import find_preview_photo
 from trainer.sample_photos import astronaut, sample_photos
-from trainer.style_sheets import SHEET_MAX_BYTES, comment_of, gallery_columns, weights_comment
+from trainer.style_sheets import (
+    SHEET_MAX_BYTES,
+    comment_of,
+    gallery_columns,
+    shortened,
+    weights_comment,
+)
 from trainer.styles_page import styles_page
 
 if TYPE_CHECKING:
@@ -58,6 +64,18 @@ def test_the_gallery_leaves_few_places_empty(panels: int, columns: int) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "words", ["Udnie", "Udnie (Young American Girl, The Dance), to be mixed", ""]
+)
+@pytest.mark.parametrize("width_px", [20, 120, 1000])
+def test_a_caption_is_no_wider_than_its_picture(words: str, width_px: int) -> None:
+    font = ImageFont.load_default(13)
+    caption = shortened(words, font, width_px)
+    assert font.getlength(caption) <= width_px
+    assert caption == words or words.startswith(caption.removesuffix("…"))
+    assert (caption == words) == (font.getlength(words) <= width_px)
+
+
 def test_page_sheets_and_gallery_are_written_and_name_their_weights(
     zoo: Path, tmp_path: Path
 ) -> None:
