@@ -98,7 +98,7 @@ def create_app(
     codec_pool = ThreadPoolExecutor(
         settings.codec_threads, thread_name_prefix="codec", initializer=step_back
     )
-    model_pool = ThreadPoolExecutor(1, thread_name_prefix="model")
+    model_pool = ThreadPoolExecutor(engine.passes_at_once, thread_name_prefix="model")
     batcher = Batcher(
         metrics.watch_passes(engine.run),
         key=lambda job: job.batch_key,
@@ -106,6 +106,7 @@ def create_app(
         max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
         max_cost=settings.max_batch_pixels,
         executor=model_pool,
+        at_once=engine.passes_at_once,
         on_batch=metrics.observe_batch,
     )
     pipeline = StylizePipeline(

@@ -1,4 +1,4 @@
-"""Batcher: groups waiting jobs by key and runs one group at a time. Plain asyncio."""
+"""Batcher: groups waiting jobs by key and runs them group by group. Plain asyncio."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ class Batched(Generic[Result]):
     jobs: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running(Generic[Job, Result]):
+    batch: list[_Waiting[Job, Result]]
+    started_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Job, Result]):
     job: Job
@@ -53,7 +59,8 @@ class Batcher(Generic[Job, Result]):
     """Runs jobs in batches, greedily: what arrives while one batch runs forms the next.
 
     The next batch is chosen only when the last has finished, so that it is as full as it can be
-    and nobody in it has hung up; an idle batcher adds no wait. ``fault`` says why no batch can
+    and nobody in it has hung up; an idle batcher adds no wait. Where ``at_once`` allows more, one
+    is chosen beside those that run only if enough wait to fill it. ``fault`` says why no batch can
     succeed any more, or is None.
 
     Args:
@@ -63,7 +70,8 @@ class Batcher(Generic[Job, Result]):
         cost: what a job adds to the batch's budget.
         max_jobs: most jobs in a batch.
         max_cost: most cost in a batch; a single job may exceed it.
-        executor: runs ``run_batch``; of one thread, which then owns the device.
+        executor: runs ``run_batch``; of as many threads as ``at_once``.
+        at_once: most batches that run at the same time.
         on_batch: told the count and the cost of each batch before it runs.
     """
 
@@ -76,6 +84,7 @@ class Batcher(Generic[Job, Result]):
         max_jobs: int,
         max_cost: int,
         executor: Executor,
+        at_once: int = 1,
         on_batch: Callable[[int, int], None] = lambda jobs, cost: None,  # noqa: ARG005
     ) -> None:
         self._run_batch = run_batch
@@ -84,34 +93,36 @@ class Batcher(Generic[Job, Result]):
         self._max_jobs = max_jobs
         self._max_cost = max_cost
         self._executor = executor
+        self._at_once = at_once
         self._on_batch = on_batch
         self._waiting: deque[_Waiting[Job, Result]] = deque()
         self._arrival = asyncio.Event()
-        self._loop_task: asyncio.Task[None] | None = None
-        self._running: list[_Waiting[Job, Result]] = []
-        self._batch_started_s: float | None = None
+        self._loop_tasks: list[asyncio.Task[None]] = []
+        self._running: list[_Running[Job, Result]] = []  # the oldest first
         self._closing = False
         self.fault: str | None = None
 
     def start(self) -> None:
         """Begin to run batches on the running event loop."""
-        self._loop_task = asyncio.create_task(self._run_forever(), name="batcher")
+        self._loop_tasks = [
+            asyncio.create_task(self._run_forever(), name=f"batcher-{number}")
+            for number in range(self._at_once)
+        ]
 
     @property
     def alive(self) -> bool:
         """Whether submitted jobs will ever run."""
-        return self._loop_task is not None and not self._loop_task.done()
+        return bool(self._loop_tasks) and not any(task.done() for task in self._loop_tasks)
 
     @property
     def busy_for_s(self) -> float:
-        """How long the present batch has run; 0 when idle."""
-        started = self._batch_started_s
-        return 0.0 if started is None else time.perf_counter() - started
+        """How long the oldest batch has run; 0 when idle."""
+        return time.perf_counter() - self._running[0].started_s if self._running else 0.0
 
     @property
     def busy_with(self) -> int:
-        """Cost of the present batch; 0 when idle."""
-        return sum(self._cost(waiting.job) for waiting in self._running)
+        """Cost of all that runs; 0 when idle."""
+        return sum(self._cost(waiting.job) for run in self._running for waiting in run.batch)
 
     def __len__(self) -> int:
         return sum(not waiting.answer.done() for waiting in self._waiting)
@@ -138,21 +149,24 @@ class Batcher(Generic[Job, Result]):
 
     def abandon(self, error: ServiceError) -> None:
         """Answer everyone who waits with ``error``, also those whose batch is running."""
-        _fail([*self._running, *self._waiting], error)
+        running = [waiting for run in self._running for waiting in run.batch]
+        _fail([*running, *self._waiting], error)
 
     async def aclose(self) -> None:
         """Take no more jobs, finish those that wait, then stop."""
         self._closing = True
         self._arrival.set()
-        if self._loop_task is not None:
-            # Cancelling this wait must not cancel the loop, which others may wait for as well.
-            await asyncio.wait((self._loop_task,))
+        if self._loop_tasks:
+            # Cancelling this wait must not cancel the loops, which others may wait for as well.
+            await asyncio.wait(self._loop_tasks)
 
     async def _run_forever(self) -> None:
         while True:
-            if batch := self._take_batch():
+            # A batch that has to wait for another had better wait here, where it grows.
+            may_start = not self._running or len(self) >= self._max_jobs
+            if may_start and (batch := self._take_batch()):
                 await self._run(batch)
-            elif self._closing:
+            elif self._closing:  # whoever runs a batch looks here again and takes what is left
                 return
             else:
                 self._arrival.clear()
@@ -190,8 +204,8 @@ class Batcher(Generic[Job, Result]):
     async def _run(self, batch: list[_Waiting[Job, Result]]) -> None:
         """Run one batch and answer everyone in it; never raises."""
         jobs = [waiting.job for waiting in batch]
-        self._running = batch
-        started = self._batch_started_s = time.perf_counter()
+        running = _Running(batch, time.perf_counter())
+        self._running.append(running)
         out_of_memory = False
         try:
             self._on_batch(len(jobs), sum(map(self._cost, jobs)))
@@ -211,12 +225,12 @@ class Batcher(Generic[Job, Result]):
             logger.exception("batch_failed", extra={"fields": {"jobs": len(jobs)}})
             _fail(batch, error)
         else:
-            run_s = time.perf_counter() - started
+            run_s = time.perf_counter() - running.started_s
             for waiting, result in zip(batch, results, strict=True):
-                _answer(waiting, result, started - waiting.submitted_s, run_s, len(batch))
+                queue_s = running.started_s - waiting.submitted_s
+                _answer(waiting, result, queue_s, run_s, len(batch))
         finally:
-            self._batch_started_s = None
-            self._running = []
+            self._running.remove(running)
         if out_of_memory:
             # Outside the except block, so that no traceback keeps the failed tensors alive.
             middle = len(batch) // 2

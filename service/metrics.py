@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -82,8 +83,9 @@ class Metrics:
             "problems", "Requests that ended with a problem document, by its type.", ("problem",)
         )
         self._model_busy = self._counter(
-            "model_busy_seconds", "Time the model thread has spent in forward passes."
+            "model_busy_seconds", "Time in which at least one forward pass ran."
         )
+        self._passes = _BusyTime()
         self._faults = self._counter(
             "runtime_faults", "Passes that failed, pictures they spoiled, and hangs.", ("fault",)
         )
@@ -119,14 +121,14 @@ class Metrics:
         """Give ``run``, a forward pass, with its time and its faults counted."""
 
         def run_watched(jobs: Sequence[Job]) -> Sequence[Result | Exception]:
-            started = time.perf_counter()
+            self._passes.begin()
             try:
                 results = run(jobs)
             except Exception as error:
                 self.count_fault(_kind_of(error))
                 raise
             finally:
-                self._model_busy.inc(time.perf_counter() - started)
+                self._model_busy.inc(self._passes.end())
             for result in results:
                 if isinstance(result, Exception):
                     self.count_fault(_kind_of(result))
@@ -190,6 +192,30 @@ class Metrics:
         return Histogram(
             f"atelier_{name}", documentation, labels, buckets=buckets, registry=self.registry
         )
+
+
+class _BusyTime:
+    """Time that passes take, once where they overlap; threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._since_s = 0.0
+
+    def begin(self) -> None:
+        """A pass begins."""
+        with self._lock:
+            if not self._running:
+                self._since_s = time.perf_counter()
+            self._running += 1
+
+    def end(self) -> float:
+        """A pass ends; give the seconds not yet given in which any ran."""
+        with self._lock:
+            self._running -= 1
+            now_s = time.perf_counter()
+            busy_s, self._since_s = now_s - self._since_s, now_s
+            return busy_s
 
 
 def _kind_of(error: Exception) -> str:

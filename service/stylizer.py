@@ -49,7 +49,7 @@ class DeviceUnavailableError(Exception):
 
 
 class StyleEngine(Protocol):
-    """What the pipeline asks of an engine; ``run`` is called by one thread, never twice at once."""
+    """What the pipeline asks of an engine; as many threads as it says call ``run`` at once."""
 
     @property
     def device(self) -> str:
@@ -58,6 +58,10 @@ class StyleEngine(Protocol):
     @property
     def runtime(self) -> str:
         """Name of what computes on it, for the log."""
+
+    @property
+    def passes_at_once(self) -> int:
+        """How many threads may call ``run`` at once; 1 where a pass needs all that there is."""
 
     def load(self, manifest: Manifest) -> None:
         """Make ready what ``manifest`` needs and is not there yet; any thread may ask for it.
@@ -139,6 +143,11 @@ class Stylizer:
         """``openvino``, or ``torch``."""
         return self._runtime.name
 
+    @property
+    def passes_at_once(self) -> int:
+        """2 on CUDA, where one batch is prepared while another is painted."""
+        return self._runtime.passes_at_once
+
     def load(self, manifest: Manifest) -> None:
         """Load the networks of ``manifest`` that are not resident: all of them, or none."""
         # By network, which styles may share.
@@ -155,8 +164,8 @@ class Stylizer:
     def keep(self, networks: Collection[str]) -> None:
         """Let go of every network but ``networks``."""
         self._painters.keep(networks)
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
+        if self.device == "cuda":  # what was recorded of those that went, too
+            self._painters.release_all()
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint a square of noise of ``side_px`` in every style of ``cards``.
@@ -248,7 +257,8 @@ class Stylizer:
         mixes = _mixes(painter, jobs)
         if isinstance(first, MeasureJob):
             # Takes nothing that it keeps, so that all that others keep has to go.
-            self._painters.release_all()
+            if painter.keeps_memory:
+                self._painters.release_all()
             return [painter.measure(first.patches, first.contrast, mixes)]
         kind = "tile" if isinstance(first, TileJob) else "whole"
         self._painters.make_room(first.card.network, kind, pixel_count * painter.bytes_to_paint)

@@ -135,6 +135,7 @@ class StubEngine:
     fault: Exception | None = None
     device: str = "cpu"
     runtime: str = "stub"
+    passes_at_once: int = 1
     networks: set[str] = field(default_factory=set)
 
     def load(self, manifest: Manifest) -> None:

@@ -38,8 +38,10 @@ class Learner:
     """A generator, its optimizer and its average; :meth:`step` improves all three.
 
     ``lessons`` are taken in turn, one a step; weights that require no gradient stay as they are.
-    ``dtype`` is that of convolutions under autocast. Where several processes train, gradients are
-    averaged over them, so that all keep the same weights.
+    ``dtype`` is that of convolutions under autocast, on a CPU: on a GPU the generator's many small
+    maps are turned around and cast for longer than bf16 saves (docs/decisions/0007), and only the
+    loss network runs in bf16. Where several processes train, gradients are averaged over them, so
+    that all keep the same weights.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class Learner:
         dtype: torch.dtype,
         world: World | None = None,
     ) -> None:
-        self.generator = generator.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        on_cpu = device.type == "cpu"
+        self._layout = torch.channels_last if on_cpu else torch.contiguous_format
+        self._half = on_cpu and dtype is not torch.float32
+        self.generator = generator.to(device).to(memory_format=self._layout).train()  # type: ignore[call-overload]
         self.lessons = lessons
         self.plan = plan
         self.device = device
@@ -78,12 +83,11 @@ class Learner:
             None, and changes nothing, where the gradient is not finite.
         """
         photos = pixels.to(self.device, non_blocking=True).float() / 255
-        photos = photos.contiguous(memory_format=torch.channels_last)
+        photos = photos.contiguous(memory_format=self._layout)
         lesson = self.lessons[number % len(self.lessons)]
         targets = lesson.objective.content_targets(photos)
-        half = self.dtype is not torch.float32
         with (
-            torch.autocast(self.device.type, self.dtype, enabled=half),
+            torch.autocast(self.device.type, self.dtype, enabled=self._half),
             mixed(self.generator, lesson.mixes),
         ):
             stylized = self._forward(photos)

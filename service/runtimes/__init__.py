@@ -78,6 +78,10 @@ class Runtime(Protocol):
     """Makes painters on one device."""
 
     @property
+    def passes_at_once(self) -> int:
+        """How many threads may paint at once."""
+
+    @property
     def name(self) -> str:
         """Name of the runtime, for the log."""
 
@@ -101,6 +105,10 @@ def create_runtime(name: RuntimeName, device: torch.device, threads: int | None)
     installed = importlib.util.find_spec("openvino") is not None
     if name == "auto":
         name = "openvino" if installed and device.type == "cpu" else "torch"
+    if name == "torch" and device.type == "cuda":
+        from service.runtimes.cuda_runtime import CudaRuntime
+
+        return CudaRuntime(device)
     if name == "torch":
         from service.runtimes.torch_runtime import TorchRuntime
 

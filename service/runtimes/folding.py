@@ -75,7 +75,7 @@ class UpsamplingConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        repeated = torch.tensor(_REPEATED)
+        repeated = torch.tensor(_REPEATED, device=convolution.weight.device)
         weight = torch.einsum("ka,lb,oiab->iokl", repeated, repeated, convolution.weight.detach())
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = convolution.bias

@@ -60,6 +60,7 @@ class OpenVinoRuntime:
     """
 
     name = "openvino"
+    passes_at_once = 1
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:

@@ -1,8 +1,7 @@
-"""torch: eager fp32 on the CPU; on CUDA bf16 convolutions, channels last."""
+"""torch, one operation after the other: on the CPU in fp32."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from service.runtimes import Mixes
 
 
-# cuDNN's plans, of 200 KiB, one for each size of picture and convolution, are kept up to this
-# many; 10,000 otherwise. Read at the first convolution.
-os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
-
 MIN_HALF_PSNR_DB = 40.0
 """How near to fp32 a painting must be for its generator to run in bf16."""
 
@@ -40,22 +35,20 @@ class TorchRuntime:
     Args:
         device: where.
         threads: inside one pass on a CPU; None leaves torch's choice.
-        half: whether convolutions are in bf16 where the painting stays near; None: on CUDA.
-            Normalizations are in fp32 always.
+        half: whether convolutions are in bf16 where the painting stays near. Normalizations are in
+            fp32 always.
     """
 
     name = "torch"
+    passes_at_once = 1
 
     def __init__(
-        self, device: torch.device, threads: int | None = None, *, half: bool | None = None
+        self, device: torch.device, threads: int | None = None, *, half: bool = False
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
         self.device = device
-        self.half = device.type == "cuda" if half is None else half
+        self.half = half
 
     def load(self, generator: Generator, architecture: str) -> TorchPainter:  # noqa: ARG002
         """Move ``generator`` to the device."""
@@ -68,17 +61,33 @@ class TorchPainter:
     keeps_memory = False  # torch has one pool for all
 
     def __init__(self, generator: Generator, device: torch.device, *, half: bool) -> None:
-        self.generator = generator
         self.bytes_to_paint = bytes_to_paint(generator)
         self.bytes_to_measure = bytes_to_measure(generator)
-        generator = generator.to(device)
-        if device.type == "cuda":
-            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
+        self._half = False
+        self._use(generator.to(device))
+        if half:
+            self._go_half()
+
+    def _use(self, generator: Generator) -> None:
+        self.generator = generator
         self._whole = WholePass(generator).eval()
         self._tile = TilePass(generator).eval()
-        self._half = False
-        self._half = half and self._is_near_in_half()
+
+    def _go_half(self) -> None:
+        """Compute in bf16 if a painting is then still near.
+
+        Some generators amplify what is lost: texture_net's coarsest maps are a few pixels large.
+        """
+        exact = self._paint_trial()
+        self._half = True
+        self._half = is_near(self._paint_trial(), exact)
+
+    def _paint_trial(self) -> NDArray[np.uint8]:
+        side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
+        side += -side % self.generator.stride
+        pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+        return self.paint(pixels, [0], None)[0]
 
     @torch.inference_mode()
     def paint(
@@ -114,33 +123,20 @@ class TorchPainter:
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     def release_memory(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        """Nothing is held."""
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._half)
-
-    def _is_near_in_half(self) -> bool:
-        """Whether a painting in bf16 is within ``MIN_HALF_PSNR_DB`` of that in fp32.
-
-        Some generators amplify what is lost: texture_net's coarsest maps are a few pixels large.
-        """
-        side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
-        side += -side % self.generator.stride
-        pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
-        exact, _ = self.paint(pixels, [0], None)
-        self._half = True
-        near, _ = self.paint(pixels, [0], None)
-        error = np.square(near.astype(np.float64) - exact).mean()
-        return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))
 
     def _rows(self, mixes: Mixes) -> torch.Tensor | None:
         return None if mixes is None else torch.from_numpy(mixes).to(self._device)
 
     def _upload(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         # Copied where it is read-only, as decoded photographs are: torch has no such tensors.
-        host = torch.from_numpy(np.require(pixels, requirements=("C", "W")))
-        if self._device.type == "cuda":
-            # Pinned memory is copied while the CPU goes on.
-            return host.pin_memory().to(self._device, non_blocking=True)
-        return host
+        return torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(self._device)
+
+
+def is_near(painted: NDArray[np.uint8], exact: NDArray[np.uint8]) -> bool:
+    """Whether a painting of noise is within ``MIN_HALF_PSNR_DB`` of that in fp32, with a margin."""
+    error = np.square(painted.astype(np.float64) - exact).mean()
+    return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))

@@ -59,9 +59,9 @@ def device() -> Device:
 
 @asynccontextmanager
 async def open_batcher(
-    device: Device, *, max_jobs: int = 8, max_cost: int = 100
+    device: Device, *, max_jobs: int = 8, max_cost: int = 100, at_once: int = 1
 ) -> AsyncIterator[Batcher[Job, str]]:
-    with ThreadPoolExecutor(1) as executor:
+    with ThreadPoolExecutor(at_once) as executor:
         batcher = Batcher(
             device.run,
             key=lambda job: job.key,
@@ -69,6 +69,7 @@ async def open_batcher(
             executor=executor,
             max_jobs=max_jobs,
             max_cost=max_cost,
+            at_once=at_once,
         )
         batcher.start()
         try:
@@ -259,11 +260,11 @@ async def test_aclose_finishes_what_waits_and_takes_no_more(device: Device) -> N
 async def test_batcher_when_its_loop_dies_then_is_not_alive(device: Device) -> None:
     async with open_batcher(device) as batcher:
         assert batcher.alive
-        assert batcher._loop_task is not None
-        batcher._loop_task.cancel()
-        await asyncio.wait((batcher._loop_task,))
+        (loop_task,) = batcher._loop_tasks
+        loop_task.cancel()
+        await asyncio.wait((loop_task,))
         assert not batcher.alive
-        batcher._loop_task = None
+        batcher._loop_tasks = []
 
 
 async def test_batches_tell_their_size_and_cost(device: Device) -> None:
@@ -272,3 +273,32 @@ async def test_batches_tell_their_size_and_cost(device: Device) -> None:
         batcher._on_batch = lambda jobs, cost: told.append((jobs, cost))
         await submit_all(batcher, Job("a", "a1", 3), Job("a", "a2", 4))
     assert told == [(1, 1), (2, 7)]
+
+
+async def test_second_batch_starts_beside_the_first_only_when_enough_wait(device: Device) -> None:
+    async with open_batcher(device, max_jobs=2, at_once=2) as batcher:
+        first, a1 = await submit_all(batcher, Job("a", "a1"))
+        a2, b1 = (
+            asyncio.create_task(batcher.submit(job, math.inf))
+            for job in (Job("a", "a2"), Job("b", "b1"))
+        )
+        assert [(await task).result for task in (a1, a2)] == ["A1", "A2"]
+        assert not first.done()
+        assert batcher.busy_with == 1
+        assert device.batches == [["first"], ["a1", "a2"]]  # b1 alone does not fill one
+        device.release.set()
+        assert (await b1).result == "B1"
+
+
+async def test_aclose_of_batches_at_once_finishes_what_waits(device: Device) -> None:
+    async with open_batcher(device, max_jobs=4, at_once=2) as batcher:
+        jobs = [Job("abc"[number % 3], f"j{number}") for number in range(3)]
+        tasks = await submit_all(batcher, *jobs)
+        tasks += [asyncio.create_task(batcher.submit(job, math.inf)) for job in jobs]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.aclose())
+        await asyncio.sleep(0)
+        device.release.set()
+        await closing
+        assert [task.result().result for task in tasks[1:]] == ["J0", "J1", "J2"] * 2
+        assert not batcher.alive

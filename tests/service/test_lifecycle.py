@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,8 @@ def assert_not_ready(response: httpx.Response, detail: str, slug: str = "not-rea
 
 def let_pass_run_longer(client: Any, seconds: float) -> None:
     """Turn back the moment at which the present pass began."""
-    client.app.state.lifecycle._batcher._batch_started_s -= seconds
+    running = client.app.state.lifecycle._batcher._running
+    running[0] = replace(running[0], started_s=running[0].started_s - seconds)
 
 
 @pytest.fixture
@@ -53,12 +55,12 @@ async def test_readyz_when_the_batcher_has_died_then_503(
 ) -> None:
     async with open_client(stub_engine) as client:
         assert (await client.http.get("/readyz")).json() == {"status": "ready"}
-        loop_task = client.app.state.lifecycle._batcher._loop_task
+        (loop_task,) = client.app.state.lifecycle._batcher._loop_tasks
         loop_task.cancel()
         await asyncio.wait((loop_task,))
         for path in ("/readyz", "/livez"):
             assert_not_ready(await client.http.get(path), "batcher has ended", "device-lost")
-        client.app.state.lifecycle._batcher._loop_task = None
+        client.app.state.lifecycle._batcher._loop_tasks = []
 
 
 async def test_device_when_it_hangs_then_503_with_the_reason_and_one_log_line(

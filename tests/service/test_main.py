@@ -359,7 +359,7 @@ from service.logs import configure_logging
 from service.settings import Settings
 
 class Engine:
-    device, runtime, styles_loaded = "cpu", "none", 2
+    device, runtime, styles_loaded, passes_at_once = "cpu", "none", 2, 1
     def load(self, manifest): pass
     def keep(self, networks): pass
     def warm_up(self, cards, side_px): pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -203,6 +204,7 @@ def test_what_is_kept_for_each_size_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "_core", Core)
     load("openvino", "fast")
     assert options[0]["CPU_RUNTIME_CACHE_CAPACITY"] <= 256
+    importlib.import_module("service.runtimes.cuda_runtime")
     assert int(os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"]) <= 1000
 
 

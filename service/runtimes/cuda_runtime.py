@@ -1,0 +1,175 @@
+"""torch on CUDA: bf16 convolutions channels last, fused normalizations, recorded passes."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from service.runtimes.cuda_kernels import Kernels, KernelsUnavailableError, load_kernels
+from service.runtimes.fusing import fuse
+from service.runtimes.replays import Replays
+from service.runtimes.torch_runtime import TorchPainter, is_near
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from model_zoo.layers import Generator
+    from model_zoo.tiling import WholeStatistics
+    from service.runtimes import Mixes
+
+logger = logging.getLogger(__name__)
+
+# cuDNN's plans, of 200 KiB, one for each size of picture and convolution, are kept up to this
+# many; 10,000 otherwise. Read at the first convolution.
+os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
+
+
+class CudaRuntime:
+    """Runs every generator that torch can, on a GPU.
+
+    Threads may paint at once: while one waits for the GPU, the next puts its pass into the queue.
+
+    Args:
+        device: which GPU.
+        half: whether convolutions are in bf16 where the painting stays near. Normalizations are in
+            fp32 always.
+        fused: whether normalizations go by kernels of ours, where they can be compiled.
+        recorded: whether passes that come again are replayed.
+    """
+
+    name = "torch"
+    passes_at_once = 2  # one is prepared while one runs
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        half: bool = True,
+        fused: bool = True,
+        recorded: bool = True,
+    ) -> None:
+        # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        self.device = device
+        self.half = half
+        self.kernels = _load_kernels(device) if half and fused else None
+        self.replays = Replays() if recorded else None
+        self.launching = threading.Lock()
+
+    def load(self, generator: Generator, architecture: str) -> CudaPainter:  # noqa: ARG002
+        """Move ``generator`` to the device."""
+        return CudaPainter(generator, self)
+
+
+class CudaPainter(TorchPainter):
+    """One generator on one GPU; see :class:`service.runtimes.Painter`."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, generator: Generator, runtime: CudaRuntime) -> None:
+        self._runtime = runtime
+        self._recording_key = next(self._numbers)
+        super().__init__(generator, runtime.device, half=runtime.half)
+
+    @property
+    def precision(self) -> str:
+        """``fused bf16``, ``bf16`` or ``fp32``."""
+        if self._half:
+            return "bf16"
+        return "fp32" if self._exact else "fused bf16"
+
+    def paint(
+        self, pixels: NDArray[np.uint8], seeds: Sequence[int], mixes: Mixes = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        host, host_mixes = _pinned(pixels), None if mixes is None else _pinned(mixes)
+        replays = self._runtime.replays
+        with self._runtime.launching, torch.inference_mode(), self._autocast():
+            if replays is None or self.generator.noise_channels:
+                rows = None if host_mixes is None else host_mixes.to(self._device)
+                on_device = host.to(self._device, non_blocking=True)
+                answers = self._whole(on_device, rows, seeds)
+            else:
+                key = self._recording_key, self._half
+                answers = replays.run(key, self._whole, host, host_mixes)
+            own = [_pinned_like(answer).copy_(answer, non_blocking=True) for answer in answers]
+            done = torch.cuda.Event(blocking=True)  # sleeps rather than keep a core busy
+            done.record()
+        done.synchronize()
+        return own[0].numpy(), own[1].numpy()
+
+    def measure(
+        self, pixels: NDArray[np.uint8], contrast: float, mixes: Mixes = None
+    ) -> WholeStatistics:
+        with self._runtime.launching:
+            return super().measure(pixels, contrast, mixes)
+
+    def paint_tile(
+        self,
+        pixels: NDArray[np.uint8],
+        whole: WholeStatistics,
+        top: int,
+        left: int,
+        mixes: Mixes = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        with self._runtime.launching:
+            return super().paint_tile(pixels, whole, top, left, mixes)
+
+    def release_memory(self) -> None:
+        with self._runtime.launching:
+            if self._runtime.replays is not None:
+                self._runtime.replays.forget()
+            torch.cuda.empty_cache()
+
+    def _use(self, generator: Generator) -> None:
+        self._exact = True
+        super()._use(generator.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+    def _go_half(self) -> None:
+        kernels = self._runtime.kernels
+        if kernels is None:
+            super()._go_half()
+            return
+        exact, painted = self.generator, self._paint_trial()
+        try:
+            self._use(fuse(exact, kernels))
+        except ValueError as error:
+            logger.warning("not_fused", extra={"fields": {"reason": str(error)}})
+            super()._go_half()
+            return
+        self._recording_key = next(self._numbers)
+        if is_near(self._paint_trial(), painted):
+            self._exact = False
+        else:
+            self._use(exact)
+            self._recording_key = next(self._numbers)
+
+
+def _pinned(array: NDArray[Any]) -> torch.Tensor:
+    """``array`` in memory that the GPU reads by itself, while the CPU goes on."""
+    pinned = torch.empty(array.shape, dtype=_DTYPES[array.dtype.name], pin_memory=True)
+    np.copyto(pinned.numpy(), array)
+    return pinned
+
+
+def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+
+
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+def _load_kernels(device: torch.device) -> Kernels | None:
+    try:
+        return load_kernels(device)
+    except KernelsUnavailableError as error:
+        logger.warning("no_fused_kernels", extra={"fields": {"reason": str(error)}})
+        return None

@@ -1,0 +1,258 @@
+"""Fusing: a generator whose maps are bf16, channels last, and normalized by kernels of ours.
+
+Convolutions are cuDNN's, folded first. What lies between two of them, normalization, ReLU, the sum of a
+residual block and the padding of the next, is one reading and one writing of the map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model_zoo.generators.conditional import ConditionalInstanceNorm
+from model_zoo.layers import InstanceNorm, ResidualBlock
+from service.runtimes.cuda_kernels import VECTOR, suits
+from service.runtimes.folding import PolyphaseConvolution, UpsamplingConvolution, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from model_zoo.layers import Generator
+    from service.runtimes.cuda_kernels import Kernels, PaddingMode
+
+_KERNEL_MODES = ("reflect", "replicate")
+
+
+def fuse(generator: Generator, kernels: Kernels) -> Generator:
+    """Copy ``generator`` with its convolutions in bf16 and what is between them fused.
+
+    A module that is not known here stays as it is, and gets bf16 maps.
+    """
+    fused = fold(generator)
+    _fuse_children(fused, kernels)
+    return fused
+
+
+def _fuse_children(module: nn.Module, kernels: Kernels) -> None:
+    for name, child in list(module.named_children()):
+        setattr(module, name, _fused(child, kernels))
+
+
+def _fused(module: nn.Module, kernels: Kernels) -> nn.Module:
+    if isinstance(module, nn.Sequential):
+        return nn.Sequential(*_fused_layers(module, kernels))
+    if isinstance(module, ResidualBlock):
+        return FusedResidualBlock(_fused_layers(module.branch, kernels))
+    if isinstance(module, InstanceNorm):
+        return FusedNorm(module, kernels)
+    if isinstance(module, nn.Conv2d):
+        return HalfConvolution(module, kernels)
+    if isinstance(module, UpsamplingConvolution):
+        return HalfUpsampling(module, kernels)
+    if isinstance(module, PolyphaseConvolution):
+        return HalfPolyphase(module, kernels)
+    _fuse_children(module, kernels)
+    return module
+
+
+def _fused_layers(sequence: nn.Sequential, kernels: Kernels) -> list[nn.Module]:
+    """The layers of ``sequence`` and of those in it, each with what it swallows behind it."""
+    fused: list[nn.Module] = []
+    for layer in _flat(sequence):
+        before = fused[-1] if fused else None
+        if isinstance(layer, nn.ReLU) and isinstance(before, FusedNorm):
+            before.relu = True
+        elif isinstance(layer, nn.Conv2d):
+            convolution = HalfConvolution(layer, kernels)
+            if isinstance(before, FusedNorm):
+                before.padding, before.mode = convolution.padding, convolution.mode
+                convolution.padding = 0
+            fused.append(convolution)
+        else:
+            fused.append(_fused(layer, kernels))
+    return fused
+
+
+def _flat(sequence: nn.Sequential) -> Iterable[nn.Module]:
+    for layer in sequence:
+        if isinstance(layer, nn.Sequential):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+class HalfConvolution(nn.Module):
+    """A convolution in bf16; its own padding, where that is not of zeros, by the kernels.
+
+    Channels that it gets too few of are filled up with zeros, which costs less than cuDNN's way
+    with three of them.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, kernels: Kernels) -> None:
+        super().__init__()
+        self.more = -convolution.in_channels % VECTOR if convolution.groups == 1 else 0
+        weight = F.pad(convolution.weight.detach(), (0, 0, 0, 0, 0, self.more))
+        self.weight, self.bias = _half(weight), _half(convolution.bias)
+        self.kernels = kernels
+        self.stride = convolution.stride
+        self.dilation = convolution.dilation
+        self.groups = convolution.groups
+        self.zeros = cast("tuple[int, int]", convolution.padding)
+        self.padding, self.mode = 0, cast("PaddingMode", convolution.padding_mode)
+        if self.mode in _KERNEL_MODES and self.zeros[0] == self.zeros[1]:
+            self.padding, self.zeros = self.zeros[0], (0, 0)
+        elif self.mode != "zeros":
+            raise ValueError(f"padding {self.mode} of {self.zeros} px cannot be fused")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.bfloat16)
+        if self.more:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.more))
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self.padding:
+            x = _rewritten(x, self.kernels, padding=self.padding, mode=self.mode)
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.zeros, self.dilation, self.groups
+        )
+
+
+class HalfUpsampling(nn.Module):
+    """:class:`UpsamplingConvolution` in bf16, padded by the kernels."""
+
+    def __init__(self, convolution: UpsamplingConvolution, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight, self.bias = _half(convolution.weight), _half(convolution.bias)
+        self.kernels = kernels
+        self.mode = _kernel_mode(convolution.padding_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Zeros around it are what a transposed convolution has itself.
+        padding = 0 if self.mode == "zeros" else 1
+        x = _rewritten(x.to(torch.bfloat16), self.kernels, padding=padding, mode=self.mode)
+        return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1 + 2 * padding)
+
+
+class HalfPolyphase(nn.Module):
+    """:class:`PolyphaseConvolution` in bf16, padded by the kernels."""
+
+    def __init__(self, convolution: PolyphaseConvolution, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight, self.bias = _half(convolution.weight), _half(convolution.bias)
+        self.kernels = kernels
+        self.padding = convolution.padding[0]
+        self.mode = _kernel_mode(convolution.padding_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _rewritten(x.to(torch.bfloat16), self.kernels, padding=self.padding, mode=self.mode)
+        return F.pixel_shuffle(F.conv2d(F.pixel_unshuffle(x, 2), self.weight, self.bias), 2)
+
+
+def _half(parameter: Tensor | None) -> nn.Parameter | None:
+    """``parameter`` in bf16, channels last where it is a kernel."""
+    if parameter is None:
+        return None
+    half = parameter.detach().to(torch.bfloat16)
+    if half.dim() == 4:
+        half = half.contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(half, requires_grad=False)
+
+
+def _kernel_mode(mode: str) -> PaddingMode:
+    """What the kernels call a mode of ``F.pad``."""
+    if mode == "constant":
+        return "zeros"
+    if mode not in _KERNEL_MODES:
+        raise ValueError(f"padding {mode} cannot be fused")
+    return cast("PaddingMode", mode)
+
+
+class FusedNorm(nn.Module):
+    """Instance normalization and what comes behind it: a sum, a ReLU, the next one's padding."""
+
+    def __init__(self, norm: InstanceNorm, kernels: Kernels) -> None:
+        super().__init__()
+        self.norm = norm  # where tiles put their picture's statistics
+        self.kernels = kernels
+        self.relu = False
+        self.padding = 0
+        self.mode: PaddingMode = "reflect"
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        affine = self._affine(x) if suits(x) else None
+        return _rewritten(
+            x if affine is not None else self.norm(x),
+            self.kernels,
+            affine,
+            other=other,
+            relu=self.relu,
+            padding=self.padding,
+            mode=self.mode,
+        )
+
+    def _affine(self, x: Tensor) -> Tensor:
+        """Gain and shift of each channel, fp32, (N, 2, C) or (1, 2, C)."""
+        weight, bias = self._weight_and_bias(x)
+        if self.norm.statistics is None:
+            return self.kernels.instance_affine(x, weight, bias, self.norm.eps)
+        mean, variance = self.norm.statistics(x.float())
+        gain = weight.view(-1, x.shape[1]) * torch.rsqrt(variance + self.norm.eps)
+        return torch.stack((gain, bias.view(-1, x.shape[1]) - mean * gain), 1)
+
+    def _weight_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.norm
+        if isinstance(norm, ConditionalInstanceNorm):
+            row = norm.affine_of_row
+            if row.gain is None or row.shift is None:
+                raise RuntimeError("no row is set: call the generator, not its layers")
+            return row.gain.float(), row.shift.float()
+        if not norm.affine:
+            ones = x.new_ones(x.shape[1], dtype=torch.float32)
+            return ones, torch.zeros_like(ones)
+        return norm.weight, norm.bias
+
+
+class FusedResidualBlock(nn.Module):
+    """A residual block whose last normalization adds what it started from."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = x
+        for layer in self.layers[:-1]:
+            branch = layer(branch)
+        last = self.layers[-1]
+        answer: Tensor = last(branch, x) if isinstance(last, FusedNorm) else x + last(branch)
+        return answer
+
+
+def _rewritten(
+    x: Tensor,
+    kernels: Kernels,
+    affine: Tensor | None = None,
+    *,
+    other: Tensor | None = None,
+    relu: bool = False,
+    padding: int = 0,
+    mode: PaddingMode = "reflect",
+) -> Tensor:
+    """:meth:`Kernels.rewritten`, by torch where the kernels do not take ``x``."""
+    if affine is None and other is None and not relu and not padding:
+        return x
+    others_suit = other is None or suits(other)
+    if suits(x) and others_suit and not (mode == "reflect" and padding >= min(x.shape[-2:])):
+        return kernels.rewritten(x, affine, other=other, relu=relu, padding=padding, mode=mode)
+    if affine is not None:
+        gain, shift = affine[..., None, None].unbind(1)
+        x = torch.addcmul(shift, x.float(), gain).to(x.dtype)
+    if other is not None:
+        x = x + other
+    if relu:
+        x = x.relu()
+    if padding:
+        x = F.pad(x, (padding,) * 4, mode="constant" if mode == "zeros" else mode)
+    return x
