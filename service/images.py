@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -137,9 +138,20 @@ def encode_image(photo: Photo, target: ImageFormat, *, quality: int) -> bytes:
     options = dict(target.encoder)
     if target.has_quality:
         options["quality"] = quality
-    buffer = io.BytesIO()
-    image.save(buffer, target.name, **options)
-    return buffer.getvalue()
+    with _scratch_file() as file:
+        image.save(file, target.name, **options)
+        file.seek(0)
+        return file.read()
+
+
+def _scratch_file() -> IO[bytes]:
+    """A file in memory: into a BytesIO, Pillow's JPEG encoder lets no other thread run meanwhile.
+
+    Only Linux has such files, and where no more may be open, the slower way will do.
+    """
+    with suppress(AttributeError, OSError):
+        return os.fdopen(os.memfd_create("picture"), "w+b", buffering=0)
+    return io.BytesIO()
 
 
 def transfer_colors(painting: NDArray[np.uint8], photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

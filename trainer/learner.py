@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from model_zoo.generators.conditional import mixed
 from trainer.averaging import WeightAverage
 from trainer.droplets import DropletPenalty
+from trainer.faults import grid_penalty, range_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +93,7 @@ class Learner:
         ):
             stylized = self._forward(photos)
         terms = lesson.objective(stylized.float(), targets)
-        objective = terms.objective.mean()
-        if self._droplets is not None and (penalty := self._droplets.take()) is not None:
-            objective = objective + self.plan.droplet_weight * penalty
+        objective = terms.objective.mean() + self._penalty(stylized)
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(self.generator.parameters(), self.plan.gradient_clip)
@@ -105,6 +104,17 @@ class Learner:
         self.optimizer.step()
         self.average.update(self.generator)
         return StepResult(terms, stylized.detach(), norm)
+
+    def _penalty(self, stylized: Tensor) -> Tensor:
+        """What the recipe weighs beside the perceptual losses."""
+        plan, penalty = self.plan, stylized.new_zeros((), dtype=torch.float32)
+        if self._droplets is not None and (droplets := self._droplets.take()) is not None:
+            penalty = penalty + plan.droplet_weight * droplets
+        if plan.grid_weight:
+            penalty = penalty + plan.grid_weight * grid_penalty(stylized)
+        if plan.range_weight:
+            penalty = penalty + plan.range_weight * range_penalty(stylized)
+        return penalty
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load_state` takes, for a checkpoint."""

@@ -63,8 +63,16 @@ def checkerboard_energy(picture: Tensor) -> float:
     that differ in colour alone, or of other periods, are not seen; nor is it told whether the
     generator made the grid: fences and fabrics of exactly that period count, too.
     """
-    spectrum = _mean_log_spectrum(_luminance(picture))
-    return max(0.0, *(_prominence(spectrum, *frequency) for frequency in GRID_FREQUENCIES))
+    return max(0.0, grid_prominences(_luminance(picture)).max().item())
+
+
+def grid_prominences(luminance: Tensor) -> Tensor:
+    """How far each of GRID_FREQUENCIES stands out, as ln of power: (H, W) -> (9,); differentiable.
+
+    Below 0 where it is weaker than what lies around it.
+    """
+    spectrum = _mean_log_spectrum(luminance)
+    return torch.stack([_prominence(spectrum, *frequency) for frequency in GRID_FREQUENCIES])
 
 
 def border_ratio(picture: Tensor, ring_px: int = 16, *, reference: Tensor | None = None) -> float:
@@ -159,7 +167,12 @@ def _luminance(picture: Tensor) -> Tensor:
     picture = picture.detach().float().cpu()
     if not ((picture >= 0) & (picture <= 1)).all():
         raise ValueError("the picture holds values outside [0, 1]; clamp it first")
-    return torch.einsum("c,chw->hw", torch.tensor([0.299, 0.587, 0.114]), picture)
+    return luma(picture)
+
+
+def luma(pictures: Tensor) -> Tensor:
+    """Rec. 601 luma: (..., 3, H, W) -> (..., H, W)."""
+    return torch.einsum("c,...chw->...hw", pictures.new_tensor([0.299, 0.587, 0.114]), pictures)
 
 
 def _mean_log_spectrum(luminance: Tensor) -> Tensor:
@@ -170,7 +183,8 @@ def _mean_log_spectrum(luminance: Tensor) -> Tensor:
     height, width = (_window_px(side) for side in luminance.shape)
     windows = luminance.unfold(0, height, height // 2).unfold(1, width, width // 2)
     windows = windows - windows.mean((2, 3), keepdim=True)  # (rows, columns, h, w)
-    taper = torch.hann_window(height)[:, None] * torch.hann_window(width)
+    down, across = (torch.hann_window(n, device=luminance.device) for n in (height, width))
+    taper = down[:, None] * across
     power = torch.fft.fft2(windows * taper).abs().square() / taper.square().sum()
     spectrum: Tensor = (power + STEP**2).log().mean((0, 1))
     return spectrum
@@ -181,7 +195,7 @@ def _window_px(side: int) -> int:
     return min(64, 1 << int(math.log2(side / 2)))
 
 
-def _prominence(spectrum: Tensor, down: float, across: float) -> float:
+def _prominence(spectrum: Tensor, down: float, across: float) -> Tensor:
     """How far ``spectrum`` at one frequency lies above the strongest ridge through it."""
     height, width = spectrum.shape
     row, column = round(down * height), round(across * width)
@@ -192,4 +206,4 @@ def _prominence(spectrum: Tensor, down: float, across: float) -> float:
             spectrum[(row + n * rows) % height, (column + n * columns) % width] for n in bins
         ]
         ridges.append(torch.stack(neighbours).mean())
-    return (spectrum[row, column % width] - torch.stack(ridges).max()).item()
+    return spectrum[row, column % width] - torch.stack(ridges).max()

@@ -69,7 +69,8 @@ class Optimization:
     ``cosine`` falls to zero at the last step; ``step`` multiplies by ``decay_factor`` after every
     ``decay_every`` steps; either rises linearly over the first ``warm_up_steps``. What is exported
     is the exponential moving average of the weights with ``average_decay`` a step; 0 for none.
-    ``droplet_weight`` weighs what keeps even patches and lenses away; see trainer.droplets.
+    ``droplet_weight`` weighs what keeps even patches and lenses away, ``grid_weight`` and
+    ``range_weight`` grids and clipped colours; see trainer.droplets and trainer.faults.
     """
 
     steps: int
@@ -82,6 +83,8 @@ class Optimization:
     gradient_clip: float = math.inf
     average_decay: float = 0.0
     droplet_weight: float = 0.0
+    grid_weight: float = 0.0
+    range_weight: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the step of this number, counted from 0."""
@@ -304,6 +307,8 @@ def _check_ranges(recipe: TrainingRecipe) -> None:
         "optimization.seed": recipe.optimization.seed,
         "optimization.warm_up_steps": recipe.optimization.warm_up_steps,
         "optimization.droplet_weight": recipe.optimization.droplet_weight,
+        "optimization.grid_weight": recipe.optimization.grid_weight,
+        "optimization.range_weight": recipe.optimization.range_weight,
         "loss.content_weight": recipe.loss.content_weight,
         "loss.style_weight": recipe.loss.style_weight,
         "loss.total_variation_weight": recipe.loss.total_variation_weight,

@@ -303,7 +303,7 @@ def compile_kernels(architecture: str) -> bytes:
         raise KernelsUnavailableError(f"NVRTC: {log.decode(errors='replace').strip()}")
     status, size = nvrtc.nvrtcGetCUBINSize(program)
     _check(status, "compiling")
-    binary = b" " * size
+    binary: bytes = b" " * size
     (status,) = nvrtc.nvrtcGetCUBIN(program, binary)
     _check(status, "compiling")
     nvrtc.nvrtcDestroyProgram(program)

@@ -101,7 +101,8 @@ class CudaPainter(TorchPainter):
                 key = self._recording_key, self._half
                 answers = replays.run(key, self._whole, host, host_mixes)
             own = [_pinned_like(answer).copy_(answer, non_blocking=True) for answer in answers]
-            done = torch.cuda.Event(blocking=True)  # sleeps rather than keep a core busy
+            # Blocking, which sleeps rather than keep a core busy.
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record()
         done.synchronize()
         return own[0].numpy(), own[1].numpy()

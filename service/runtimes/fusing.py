@@ -1,7 +1,7 @@
 """Fusing: a generator whose maps are bf16, channels last, and normalized by kernels of ours.
 
-Convolutions are cuDNN's, folded first. What lies between two of them, normalization, ReLU, the sum of a
-residual block and the padding of the next, is one reading and one writing of the map.
+Convolutions are cuDNN's, folded first. What lies between two of them, normalization, ReLU, the sum
+of a residual block and the padding of the next, is one reading and one writing of the map.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class HalfConvolution(nn.Module):
         super().__init__()
         self.more = -convolution.in_channels % VECTOR if convolution.groups == 1 else 0
         weight = F.pad(convolution.weight.detach(), (0, 0, 0, 0, 0, self.more))
-        self.weight, self.bias = _half(weight), _half(convolution.bias)
+        self.weight, self.bias = _half(weight), _half_or_none(convolution.bias)
         self.kernels = kernels
         self.stride = convolution.stride
         self.dilation = convolution.dilation
@@ -124,7 +124,7 @@ class HalfUpsampling(nn.Module):
 
     def __init__(self, convolution: UpsamplingConvolution, kernels: Kernels) -> None:
         super().__init__()
-        self.weight, self.bias = _half(convolution.weight), _half(convolution.bias)
+        self.weight, self.bias = _half(convolution.weight), _half_or_none(convolution.bias)
         self.kernels = kernels
         self.mode = _kernel_mode(convolution.padding_mode)
 
@@ -140,7 +140,7 @@ class HalfPolyphase(nn.Module):
 
     def __init__(self, convolution: PolyphaseConvolution, kernels: Kernels) -> None:
         super().__init__()
-        self.weight, self.bias = _half(convolution.weight), _half(convolution.bias)
+        self.weight, self.bias = _half(convolution.weight), _half_or_none(convolution.bias)
         self.kernels = kernels
         self.padding = convolution.padding[0]
         self.mode = _kernel_mode(convolution.padding_mode)
@@ -150,10 +150,12 @@ class HalfPolyphase(nn.Module):
         return F.pixel_shuffle(F.conv2d(F.pixel_unshuffle(x, 2), self.weight, self.bias), 2)
 
 
-def _half(parameter: Tensor | None) -> nn.Parameter | None:
+def _half_or_none(parameter: Tensor | None) -> nn.Parameter | None:
+    return None if parameter is None else _half(parameter)
+
+
+def _half(parameter: Tensor) -> nn.Parameter:
     """``parameter`` in bf16, channels last where it is a kernel."""
-    if parameter is None:
-        return None
     half = parameter.detach().to(torch.bfloat16)
     if half.dim() == 4:
         half = half.contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,7 +46,7 @@ class Replays:
     def __init__(self) -> None:
         self._recorded: OrderedDict[Hashable, _Replay] = OrderedDict()
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._broken = False
 
     def __len__(self) -> int:
@@ -97,7 +97,8 @@ class Replays:
         own_pixels = _on_device(pixels)
         own_mixes = None if mixes is None else _on_device(mixes)
         graph = torch.cuda.CUDAGraph()
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        current = torch.cuda.current_stream()
         stream.wait_stream(current)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()

@@ -373,6 +373,20 @@ def test_encode_gives_the_same_bytes_each_time_and_smaller_ones_for_less_quality
     assert (len(coarse) < len(fine)) == target.has_quality
 
 
+@pytest.mark.parametrize("target", ENCODABLE, ids=lambda row: row.name)
+def test_encode_gives_the_same_bytes_where_no_more_files_may_be_open(
+    target: Any, photograph: Photograph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = Photo(np.asarray(photograph(400, 300)))
+    answer = encode_image(photo, target, quality=90)
+
+    def fail(_name: str) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("os.memfd_create", fail, raising=False)
+    assert encode_image(photo, target, quality=90) == answer
+
+
 def test_png_answers_hold_every_pixel(photograph: Photograph) -> None:
     photo = Photo(np.asarray(photograph()))
     answer = Image.open(io.BytesIO(encode_image(photo, FORMATS["png"], quality=1)))
