@@ -112,7 +112,9 @@ class Batcher(Generic[Job, Result]):
     @property
     def alive(self) -> bool:
         """Whether submitted jobs will ever run."""
-        return bool(self._loop_tasks) and not any(task.done() for task in self._loop_tasks)
+        done = [task.done() for task in self._loop_tasks]
+        # Closing, each ends as it runs out of work.
+        return bool(done) and not (all(done) if self._closing else any(done))
 
     @property
     def busy_for_s(self) -> float:
@@ -163,7 +165,7 @@ class Batcher(Generic[Job, Result]):
     async def _run_forever(self) -> None:
         while True:
             # A batch that has to wait for another had better wait here, where it grows.
-            may_start = not self._running or len(self) >= self._max_jobs
+            may_start = not self._running or self._next_is_full()
             if may_start and (batch := self._take_batch()):
                 await self._run(batch)
             elif self._closing:  # whoever runs a batch looks here again and takes what is left
@@ -171,6 +173,12 @@ class Batcher(Generic[Job, Result]):
             else:
                 self._arrival.clear()
                 await self._arrival.wait()
+
+    def _next_is_full(self) -> bool:
+        """Whether nobody who comes later could join the batch that is next."""
+        live = [waiting.job for waiting in self._waiting if not waiting.answer.done()]
+        alike = [job for job in live if self._key(job) == self._key(live[0])]
+        return len(alike) >= self._max_jobs or sum(map(self._cost, alike)) >= self._max_cost
 
     def _take_batch(self) -> list[_Waiting[Job, Result]]:
         """Remove and return the oldest live job and those behind it that may share its batch."""

@@ -29,7 +29,7 @@ class ZooReloader:
     """Reads the zoo's folder again when asked, or when its manifest changes.
 
     Files are read, verified and compiled on a thread of their own; each new style then paints once
-    on the model thread, between two batches of requests. Only then is the zoo served, at once for
+    on a model thread, between two batches of requests. Only then is the zoo served, at once for
     every request that comes; whatever fails before leaves the old one in its place.
 
     Args:
@@ -37,7 +37,7 @@ class ZooReloader:
         settings: where the zoo lies, and how often to look.
         engine: what paints.
         lifecycle: knows whether the service is ready.
-        model_pool: runs the engine's one thread.
+        model_pool: runs the engine.
         on_outcome: told ``done`` or ``failed`` after each attempt.
     """
 
@@ -155,7 +155,7 @@ class ZooReloader:
     async def _keep_what_is_in_use(self) -> None:
         if self._closed:
             return
-        # On the model thread, behind the batches that were given to it already.
+        # On a model thread, behind most batches that were given to it already.
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._model_pool, self._engine.keep, self._zoos.networks)
 

@@ -40,6 +40,7 @@ _MEMORY_FAULTS = (
     "bad alloc",
     "bad_alloc",
     "out of memory",
+    "out_of_memory",
     "alloc_failed",
 )
 
@@ -73,7 +74,7 @@ class StyleEngine(Protocol):
         """
 
     def keep(self, networks: Collection[str]) -> None:
-        """Let go of every network but these; called by the thread that runs jobs."""
+        """Let go of every network but these; called by a thread that runs jobs."""
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:
         """Paint once in every style, so that no request pays for first-call set-up.

@@ -33,6 +33,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Dtype of the convolutions: bf16 where the device multiplies it natively, else fp32.
 
+    On a GPU of those of the loss network alone; see :class:`trainer.learner.Learner`.
+
     Gram matrices, normalization statistics and weights stay fp32 either way.
     """
     if precision == "auto":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from trainer.picture_metrics import grid_prominences, luma
 
 if TYPE_CHECKING:
@@ -18,8 +16,8 @@ def grid_penalty(stylized: Tensor) -> Tensor:
     What :func:`trainer.picture_metrics.checkerboard_energy` measures. Networks that upsample leave
     such grids, and the longer they are trained, the more style they make of them.
     """
-    prominences = [grid_prominences(luminance) for luminance in luma(stylized.float().clamp(0, 1))]
-    return torch.stack(prominences).clamp_min(0).sum(1).mean()
+    prominences = grid_prominences(luma(stylized.float().clamp(0, 1)))  # (N, 9)
+    return prominences.clamp_min(0).sum(1).mean()
 
 
 def range_penalty(stylized: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Learner:
 
     ``lessons`` are taken in turn, one a step; weights that require no gradient stay as they are.
     ``dtype`` is that of convolutions under autocast, on a CPU: on a GPU the generator's many small
-    maps are turned around and cast for longer than bf16 saves (docs/decisions/0007), and only the
+    maps are turned around and cast for longer than bf16 saves (docs/decisions/0013), and only the
     loss network runs in bf16. Where several processes train, gradients are averaged over them, so
     that all keep the same weights.
     """

@@ -67,12 +67,19 @@ def checkerboard_energy(picture: Tensor) -> float:
 
 
 def grid_prominences(luminance: Tensor) -> Tensor:
-    """How far each of GRID_FREQUENCIES stands out, as ln of power: (H, W) -> (9,); differentiable.
+    """How far each of GRID_FREQUENCIES stands out, as ln of power; differentiable.
 
-    Below 0 where it is weaker than what lies around it.
+    Below 0 where it is weaker than the strongest ridge through it. (..., H, W) -> (..., 9).
     """
     spectrum = _mean_log_spectrum(luminance)
-    return torch.stack([_prominence(spectrum, *frequency) for frequency in GRID_FREQUENCIES])
+    size = torch.tensor(spectrum.shape[-2:], device=spectrum.device)
+    peaks = (torch.tensor(GRID_FREQUENCIES, device=spectrum.device) * size).round().long()
+    steps = torch.tensor([sign * n for n in NEIGHBOUR_BINS for sign in (1, -1)])
+    offsets = torch.tensor(DIRECTIONS)[:, None] * steps[:, None]  # (directions, bins, 2)
+    around = (peaks[:, None, None] + offsets.to(spectrum.device)) % size
+    ridges = spectrum[..., around[..., 0], around[..., 1]].mean(-1)  # (..., 9, directions)
+    rows, columns = (peaks % size).unbind(1)
+    return spectrum[..., rows, columns] - ridges.amax(-1)
 
 
 def border_ratio(picture: Tensor, ring_px: int = 16, *, reference: Tensor | None = None) -> float:
@@ -176,34 +183,20 @@ def luma(pictures: Tensor) -> Tensor:
 
 
 def _mean_log_spectrum(luminance: Tensor) -> Tensor:
-    """Mean of ln(power) over windows, frequencies as fft2 orders them: (H, W) -> (h, w).
+    """Mean of ln(power) over windows, frequencies as fft2 orders them: (..., H, W) -> (..., h, w).
 
     Logarithms are averaged so that one strong edge does not outweigh the rest of the picture.
     """
-    height, width = (_window_px(side) for side in luminance.shape)
-    windows = luminance.unfold(0, height, height // 2).unfold(1, width, width // 2)
-    windows = windows - windows.mean((2, 3), keepdim=True)  # (rows, columns, h, w)
+    height, width = (_window_px(side) for side in luminance.shape[-2:])
+    windows = luminance.unfold(-2, height, height // 2).unfold(-2, width, width // 2)
+    windows = windows - windows.mean((-2, -1), keepdim=True)  # (..., rows, columns, h, w)
     down, across = (torch.hann_window(n, device=luminance.device) for n in (height, width))
     taper = down[:, None] * across
     power = torch.fft.fft2(windows * taper).abs().square() / taper.square().sum()
-    spectrum: Tensor = (power + STEP**2).log().mean((0, 1))
+    spectrum: Tensor = (power + STEP**2).log().mean((-4, -3))
     return spectrum
 
 
 def _window_px(side: int) -> int:
     """A power of two from 16 to 64, so that three windows or more lie over each side."""
     return min(64, 1 << int(math.log2(side / 2)))
-
-
-def _prominence(spectrum: Tensor, down: float, across: float) -> Tensor:
-    """How far ``spectrum`` at one frequency lies above the strongest ridge through it."""
-    height, width = spectrum.shape
-    row, column = round(down * height), round(across * width)
-    ridges = []
-    for rows, columns in DIRECTIONS:
-        bins = [sign * distance for distance in NEIGHBOUR_BINS for sign in (1, -1)]
-        neighbours = [
-            spectrum[(row + n * rows) % height, (column + n * columns) % width] for n in bins
-        ]
-        ridges.append(torch.stack(neighbours).mean())
-    return spectrum[row, column % width] - torch.stack(ridges).max()

@@ -296,8 +296,14 @@ def _facts(
         "device": name,
         "processes": world.size,
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if dtype is torch.bfloat16 else "fp32",
+        "precision": _precision(device, dtype),
         "torch": str(torch.__version__),
         "steps_done": 0,
         "seconds": 0.0,
     }
+
+
+def _precision(device: torch.device, dtype: torch.dtype) -> str:
+    if dtype is not torch.bfloat16:
+        return "fp32"
+    return "bf16" if device.type == "cpu" else "loss network in bf16"  # see Learner

@@ -162,8 +162,8 @@ extern "C" __global__ void rewrite(
 """
 
 
-class KernelsUnavailableError(Exception):
-    """They cannot be compiled or loaded on this machine."""
+class KernelsUnavailableError(RuntimeError):
+    """They cannot be compiled, loaded or launched on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

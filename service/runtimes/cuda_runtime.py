@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # cuDNN's plans, of 200 KiB, one for each size of picture and convolution, are kept up to this
-# many; 10,000 otherwise. Read at the first convolution.
+# many for each thread; 10,000 otherwise. Read at the first convolution.
 os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 
 
@@ -39,9 +40,9 @@ class CudaRuntime:
 
     Args:
         device: which GPU.
-        half: whether convolutions are in bf16 where the painting stays near. Normalizations are in
-            fp32 always.
-        fused: whether normalizations go by kernels of ours, where they can be compiled.
+        half: whether convolutions are in bf16 where the painting stays near, and normalizations go
+            by kernels of ours, with statistics in fp32. Where those cannot be compiled all is in
+            fp32: torch's own bf16 is slower than that here.
         recorded: whether passes that come again are replayed.
     """
 
@@ -53,7 +54,6 @@ class CudaRuntime:
         device: torch.device,
         *,
         half: bool = True,
-        fused: bool = True,
         recorded: bool = True,
     ) -> None:
         # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
@@ -61,7 +61,7 @@ class CudaRuntime:
         torch.backends.cudnn.deterministic = True
         self.device = device
         self.half = half
-        self.kernels = _load_kernels(device) if half and fused else None
+        self.kernels = _load_kernels(device) if half else None
         self.replays = Replays() if recorded else None
         self.launching = threading.Lock()
 
@@ -78,13 +78,12 @@ class CudaPainter(TorchPainter):
     def __init__(self, generator: Generator, runtime: CudaRuntime) -> None:
         self._runtime = runtime
         self._recording_key = next(self._numbers)
+        self._exact = True
         super().__init__(generator, runtime.device, half=runtime.half)
 
     @property
     def precision(self) -> str:
-        """``fused bf16``, ``bf16`` or ``fp32``."""
-        if self._half:
-            return "bf16"
+        """``fused bf16`` or ``fp32``."""
         return "fp32" if self._exact else "fused bf16"
 
     def paint(
@@ -92,14 +91,13 @@ class CudaPainter(TorchPainter):
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         host, host_mixes = _pinned(pixels), None if mixes is None else _pinned(mixes)
         replays = self._runtime.replays
-        with self._runtime.launching, torch.inference_mode(), self._autocast():
+        with self._runtime.launching, torch.inference_mode():
             if replays is None or self.generator.noise_channels:
                 rows = None if host_mixes is None else host_mixes.to(self._device)
                 on_device = host.to(self._device, non_blocking=True)
                 answers = self._whole(on_device, rows, seeds)
             else:
-                key = self._recording_key, self._half
-                answers = replays.run(key, self._whole, host, host_mixes)
+                answers = replays.run(self._recording_key, self._whole, host, host_mixes)
             own = [_pinned_like(answer).copy_(answer, non_blocking=True) for answer in answers]
             # Blocking, which sleeps rather than keep a core busy.
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -128,28 +126,23 @@ class CudaPainter(TorchPainter):
         with self._runtime.launching:
             if self._runtime.replays is not None:
                 self._runtime.replays.forget()
-            torch.cuda.empty_cache()
-
-    def _use(self, generator: Generator) -> None:
-        self._exact = True
-        super()._use(generator.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+            with suppress(RuntimeError):  # where a recording failed, torch keeps what it has
+                torch.cuda.empty_cache()
 
     def _go_half(self) -> None:
         kernels = self._runtime.kernels
         if kernels is None:
-            super()._go_half()
             return
         exact, painted = self.generator, self._paint_trial()
         try:
-            self._use(fuse(exact, kernels))
+            fused = fuse(exact, kernels)
         except ValueError as error:
             logger.warning("not_fused", extra={"fields": {"reason": str(error)}})
-            super()._go_half()
             return
+        self._use(fused)
         self._recording_key = next(self._numbers)
-        if is_near(self._paint_trial(), painted):
-            self._exact = False
-        else:
+        self._exact = not is_near(self._paint_trial(), painted)
+        if self._exact:
             self._use(exact)
             self._recording_key = next(self._numbers)
 

@@ -47,7 +47,7 @@ class Residents:
             self._painters = {**self._painters, **painters}
 
     def keep(self, networks: Collection[str]) -> None:
-        """Let go of every painter but those of ``networks``; for the thread that paints."""
+        """Let go of every painter but those of ``networks``; for a thread that paints."""
         with self._changing:
             kept = {name: p for name, p in self._painters.items() if name in networks}
             self._painters = kept
@@ -56,7 +56,8 @@ class Residents:
 
     def make_room(self, network: str, kind: str, needed_bytes: float) -> None:
         """See that a pass which needs so much, of some kind of its own memory, keeps the budget."""
-        if not self._painters[network].keeps_memory:
+        painter = self._painters.get(network)  # None where another thread has let it go
+        if painter is None or not painter.keeps_memory:
             return
         key = network, kind
         held_bytes = max(needed_bytes, self._held_bytes.pop(key, 0.0))

@@ -302,3 +302,33 @@ async def test_aclose_of_batches_at_once_finishes_what_waits(device: Device) -> 
         await closing
         assert [task.result().result for task in tasks[1:]] == ["J0", "J1", "J2"] * 2
         assert not batcher.alive
+
+
+async def test_second_batch_of_few_alike_waits_however_many_others_wait(device: Device) -> None:
+    async with open_batcher(device, max_jobs=2, at_once=2) as batcher:
+        tasks = await submit_all(batcher, Job("a", "a1"), Job("b", "b1"), Job("c", "c1"))
+        assert device.batches == [["first"]]
+        device.release.set()
+        await asyncio.gather(*tasks)
+    assert [len(batch) for batch in device.batches] == [1, 1, 1, 1]
+
+
+async def test_second_batch_may_be_filled_by_its_cost(device: Device) -> None:
+    async with open_batcher(device, max_cost=10, at_once=2) as batcher:
+        first, large = await submit_all(batcher, Job("a", "large", 12))
+        assert (await large).result == "LARGE"
+        assert not first.done()
+        device.release.set()
+        await first
+
+
+async def test_batch_is_halved_for_memory_beside_another(device: Device) -> None:
+    device.largest_fit = 1
+    async with open_batcher(device, max_jobs=2, at_once=2) as batcher:
+        first, a1 = await submit_all(batcher, Job("a", "a1"))
+        a2 = asyncio.create_task(batcher.submit(Job("a", "a2"), math.inf))
+        assert [(await task).result for task in (a1, a2)] == ["A1", "A2"]
+        assert not first.done()
+        device.release.set()
+        await first
+    assert device.batches == [["first"], ["a1", "a2"], ["a1"], ["a2"]]

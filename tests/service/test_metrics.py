@@ -13,7 +13,7 @@ from service.errors import (
     StylizationError,
     error_kinds,
 )
-from service.metrics import CUTS, FAULTS, RELOADS, Metrics
+from service.metrics import CUTS, FAULTS, RELOADS, Metrics, _BusyTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -241,3 +241,15 @@ def test_device_memory_is_a_metric_only_where_there_is_a_device() -> None:
         metrics = Metrics()
         metrics.watch(device_memory_bytes=read)
         assert (b"atelier_device_memory_bytes 42.0" in metrics.render()) == (read is not None)
+
+
+def test_busy_time_counts_overlapping_passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 3.0, 5.0, 10.0, 11.0])
+    monkeypatch.setattr("service.metrics.time.perf_counter", lambda: next(clock))
+    busy = _BusyTime()
+    busy.begin()  # at 0
+    busy.begin()
+    assert busy.end() == 3.0
+    assert busy.end() == 2.0
+    busy.begin()  # at 10
+    assert busy.end() == 1.0
