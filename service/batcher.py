@@ -41,7 +41,7 @@ class Batched(Generic[Result]):
     jobs: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Running(Generic[Job, Result]):
     batch: list[_Waiting[Job, Result]]
     started_s: float

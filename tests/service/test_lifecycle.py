@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,8 +26,7 @@ def assert_not_ready(response: httpx.Response, detail: str, slug: str = "not-rea
 
 def let_pass_run_longer(client: Any, seconds: float) -> None:
     """Turn back the moment at which the present pass began."""
-    running = client.app.state.lifecycle._batcher._running
-    running[0] = replace(running[0], started_s=running[0].started_s - seconds)
+    client.app.state.lifecycle._batcher._running[0].started_s -= seconds
 
 
 @pytest.fixture
