@@ -15,7 +15,7 @@ import torch
 from service.runtimes.cuda_kernels import Kernels, KernelsUnavailableError, load_kernels
 from service.runtimes.fusing import fuse
 from service.runtimes.replays import Replays
-from service.runtimes.torch_runtime import TorchPainter, is_near
+from service.runtimes.torch_runtime import TorchPainter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,36 +33,33 @@ logger = logging.getLogger(__name__)
 os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", "1000")
 
 
+MIN_HALF_PSNR_DB = 40.0
+"""How near to fp32 a painting must be for its generator to run in bf16."""
+
+_TRIAL_SIDE_PX = 96
+_TRIAL_MARGIN_DB = 2.0  # noise is a little easier than photographs
+
+
 class CudaRuntime:
     """Runs every generator that torch can, on a GPU.
 
     Threads may paint at once: while one waits for the GPU, the next puts its pass into the queue.
 
-    Args:
-        device: which GPU.
-        half: whether convolutions are in bf16 where the painting stays near, and normalizations go
-            by kernels of ours, with statistics in fp32. Where those cannot be compiled all is in
-            fp32: torch's own bf16 is slower than that here.
-        recorded: whether passes that come again are replayed.
+    Convolutions are in bf16 where the painting stays near, and normalizations go by kernels of
+    ours, with statistics in fp32. Where those cannot be compiled all is in fp32: torch's own bf16
+    is slower than that here.
     """
 
     name = "torch"
     passes_at_once = 2  # one is prepared while one runs
 
-    def __init__(
-        self,
-        device: torch.device,
-        *,
-        half: bool = True,
-        recorded: bool = True,
-    ) -> None:
+    def __init__(self, device: torch.device) -> None:
         # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         self.device = device
-        self.half = half
-        self.kernels = _load_kernels(device) if half else None
-        self.replays = Replays() if recorded else None
+        self.kernels = _load_kernels(device)
+        self.replays = Replays()
         self.launching = threading.Lock()
 
     def load(self, generator: Generator, architecture: str) -> CudaPainter:  # noqa: ARG002
@@ -79,7 +76,9 @@ class CudaPainter(TorchPainter):
         self._runtime = runtime
         self._recording_key = next(self._numbers)
         self._exact = True
-        super().__init__(generator, runtime.device, half=runtime.half)
+        super().__init__(generator, runtime.device)
+        if runtime.kernels is not None:
+            self._fuse(runtime.kernels)
 
     @property
     def precision(self) -> str:
@@ -90,14 +89,14 @@ class CudaPainter(TorchPainter):
         self, pixels: NDArray[np.uint8], seeds: Sequence[int], mixes: Mixes = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         host, host_mixes = _pinned(pixels), None if mixes is None else _pinned(mixes)
-        replays = self._runtime.replays
         with self._runtime.launching, torch.inference_mode():
-            if replays is None or self.generator.noise_channels:
+            if self.generator.noise_channels:  # drawn on the CPU, in the middle of the pass
                 rows = None if host_mixes is None else host_mixes.to(self._device)
                 on_device = host.to(self._device, non_blocking=True)
                 answers = self._whole(on_device, rows, seeds)
             else:
-                answers = replays.run(self._recording_key, self._whole, host, host_mixes)
+                replays, key = self._runtime.replays, self._recording_key
+                answers = replays.run(key, self._whole, host, host_mixes)
             own = [_pinned_like(answer).copy_(answer, non_blocking=True) for answer in answers]
             # Blocking, which sleeps rather than keep a core busy.
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -124,15 +123,15 @@ class CudaPainter(TorchPainter):
 
     def release_memory(self) -> None:
         with self._runtime.launching:
-            if self._runtime.replays is not None:
-                self._runtime.replays.forget()
+            self._runtime.replays.forget()
             with suppress(RuntimeError):  # where a recording failed, torch keeps what it has
                 torch.cuda.empty_cache()
 
-    def _go_half(self) -> None:
-        kernels = self._runtime.kernels
-        if kernels is None:
-            return
+    def _fuse(self, kernels: Kernels) -> None:
+        """Compute in bf16 from here on, if a painting is then still near.
+
+        Some generators amplify what is lost: texture_net's coarsest maps are a few pixels large.
+        """
         exact, painted = self.generator, self._paint_trial()
         try:
             fused = fuse(exact, kernels)
@@ -145,6 +144,18 @@ class CudaPainter(TorchPainter):
         if self._exact:
             self._use(exact)
             self._recording_key = next(self._numbers)
+
+    def _paint_trial(self) -> NDArray[np.uint8]:
+        side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
+        side += -side % self.generator.stride
+        pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+        return self.paint(pixels, [0], None)[0]
+
+
+def is_near(painted: NDArray[np.uint8], exact: NDArray[np.uint8]) -> bool:
+    """Whether a painting of noise is within ``MIN_HALF_PSNR_DB`` of that in fp32, with a margin."""
+    error = np.square(painted.astype(np.float64) - exact).mean()
+    return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))
 
 
 def _pinned(array: NDArray[Any]) -> torch.Tensor:

@@ -72,7 +72,7 @@ class OpenVinoRuntime:
     def load(self, generator: Generator, architecture: str) -> Painter:
         """Compile ``generator``."""
         if generator.noise_channels:
-            return TorchPainter(generator, self.device, half=False)
+            return TorchPainter(generator, self.device)
         return OpenVinoPainter(generator, functools.partial(self._compile, architecture))
 
     def _compile(
@@ -105,7 +105,7 @@ class OpenVinoPainter:
         self._folded = fold(generator)
         self.bytes_to_paint = bytes_to_paint(self._folded, _MAPS_AT_ONCE)
         self.bytes_to_measure = bytes_to_measure(generator)
-        self._in_torch = TorchPainter(generator, torch.device("cpu"), half=False)
+        self._in_torch = TorchPainter(generator, torch.device("cpu"))
         self._compile_pass = compile_pass
         self._whole = compile_pass(
             WholePass(self._folded).eval(), (self._example(), *self._mixes_of_own_row(2))

@@ -22,37 +22,25 @@ if TYPE_CHECKING:
     from service.runtimes import Mixes
 
 
-MIN_HALF_PSNR_DB = 40.0
-"""How near to fp32 a painting must be for its generator to run in bf16."""
-
-_TRIAL_SIDE_PX = 96
-_TRIAL_MARGIN_DB = 2.0  # noise is a little easier than photographs
-
-
 class TorchRuntime:
     """Runs every generator that torch can.
 
     Args:
         device: where.
         threads: inside one pass on a CPU; None leaves torch's choice.
-        half: whether convolutions are in bf16 where the painting stays near. Normalizations are in
-            fp32 always.
     """
 
     name = "torch"
     passes_at_once = 1
 
-    def __init__(
-        self, device: torch.device, threads: int | None = None, *, half: bool = False
-    ) -> None:
+    def __init__(self, device: torch.device, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = device
-        self.half = half
 
     def load(self, generator: Generator, architecture: str) -> TorchPainter:  # noqa: ARG002
         """Move ``generator`` to the device."""
-        return TorchPainter(generator, self.device, half=self.half)
+        return TorchPainter(generator, self.device)
 
 
 class TorchPainter:
@@ -60,41 +48,22 @@ class TorchPainter:
 
     keeps_memory = False  # torch has one pool for all
 
-    def __init__(self, generator: Generator, device: torch.device, *, half: bool) -> None:
+    def __init__(self, generator: Generator, device: torch.device) -> None:
         self.bytes_to_paint = bytes_to_paint(generator)
         self.bytes_to_measure = bytes_to_measure(generator)
         self._device = device
-        self._half = False
         self._use(generator.to(device))
-        if half:
-            self._go_half()
 
     def _use(self, generator: Generator) -> None:
         self.generator = generator
         self._whole = WholePass(generator).eval()
         self._tile = TilePass(generator).eval()
 
-    def _go_half(self) -> None:
-        """Compute in bf16 if a painting is then still near.
-
-        Some generators amplify what is lost: texture_net's coarsest maps are a few pixels large.
-        """
-        exact = self._paint_trial()
-        self._half = True
-        self._half = is_near(self._paint_trial(), exact)
-
-    def _paint_trial(self) -> NDArray[np.uint8]:
-        side = max(_TRIAL_SIDE_PX, self.generator.minimum_side)
-        side += -side % self.generator.stride
-        pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
-        return self.paint(pixels, [0], None)[0]
-
     @torch.inference_mode()
     def paint(
         self, pixels: NDArray[np.uint8], seeds: Sequence[int], mixes: Mixes = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        with self._autocast():
-            painted, finite = self._whole(self._upload(pixels), self._rows(mixes), seeds)
+        painted, finite = self._whole(self._upload(pixels), self._rows(mixes), seeds)
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     @torch.inference_mode()
@@ -103,7 +72,7 @@ class TorchPainter:
     ) -> WholeStatistics:
         photos = to_photos(self._upload(pixels))
         of_whole = torch.full((1,), contrast, device=self._device)
-        with self._autocast(), mixed(self.generator, self._rows(mixes)):
+        with mixed(self.generator, self._rows(mixes)):
             return measure_whole(self.generator, photos, of_whole)
 
     @torch.inference_mode()
@@ -117,16 +86,12 @@ class TorchPainter:
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         at = (torch.tensor(number, device=self._device) for number in (top, left))
         statistics = (whole.contrast.to(self._device), whole.norms.to(self._device))
-        with self._autocast():
-            pixels_there = self._upload(pixels)
-            painted, finite = self._tile(pixels_there, *at, *statistics, self._rows(mixes))
+        pixels_there = self._upload(pixels)
+        painted, finite = self._tile(pixels_there, *at, *statistics, self._rows(mixes))
         return painted.cpu().numpy(), finite.cpu().numpy()
 
     def release_memory(self) -> None:
         """Nothing is held."""
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._half)
 
     def _rows(self, mixes: Mixes) -> torch.Tensor | None:
         return None if mixes is None else torch.from_numpy(mixes).to(self._device)
@@ -134,9 +99,3 @@ class TorchPainter:
     def _upload(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         # Copied where it is read-only, as decoded photographs are: torch has no such tensors.
         return torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(self._device)
-
-
-def is_near(painted: NDArray[np.uint8], exact: NDArray[np.uint8]) -> bool:
-    """Whether a painting of noise is within ``MIN_HALF_PSNR_DB`` of that in fp32, with a margin."""
-    error = np.square(painted.astype(np.float64) - exact).mean()
-    return bool(error <= 255**2 / 10 ** ((MIN_HALF_PSNR_DB + _TRIAL_MARGIN_DB) / 10))

@@ -16,8 +16,8 @@ from model_zoo.checkpoints import load_generator
 from model_zoo.generators import GENERATORS
 from service.errors import DeviceOutOfMemoryError
 from service.jobs import StyleJob
+from service.runtimes.cuda_runtime import MIN_HALF_PSNR_DB
 from service.runtimes.passes import to_photos, to_pixels
-from service.runtimes.torch_runtime import MIN_HALF_PSNR_DB
 from service.stylizer import Stylizer
 
 if TYPE_CHECKING:

@@ -12,13 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from model_zoo.cards import SHIPPED_ZOO, Manifest
-from model_zoo.checkpoints import load_generator
 from model_zoo.generators import GENERATORS
 from service.runtimes import Painter, RuntimeName, RuntimeUnavailableError, create_runtime
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint
 from service.runtimes.passes import to_photos, to_pixels
-from service.runtimes.torch_runtime import TorchRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,30 +129,6 @@ def test_seeds_reach_generators_with_noise(runtime: str, photos: np.ndarray) -> 
     (other,), _ = painter.paint(photos[:1], [2])
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
-
-
-def test_paint_in_half_precision_is_near(photograph: Callable[..., Image.Image]) -> None:
-    """On a CPU, where bf16 rounds as it does on CUDA, if slowly: at least 40 dB."""
-    manifest = Manifest.read(SHIPPED_ZOO)
-    card = manifest.cards[0]
-    generator = load_generator(manifest.weights_path(card), card.generator, card.arguments)
-    pixels = np.asarray(photograph(96, 64))[None]
-    exact, _ = TorchRuntime(CPU, 1).load(generator, "any").paint(pixels, [0])
-    painter = TorchRuntime(CPU, 1, half=True).load(generator, "any")
-    painted, _ = painter.paint(pixels, [0])
-    error = np.square(painted.astype(float) - exact).mean()
-    assert 0 < error <= 255**2 / 10**4
-    whole = painter.measure(pixels, float((pixels / 255).std(ddof=1)))
-    tile, _ = painter.paint_tile(pixels, whole, 0, 0)
-    assert np.square(tile.astype(float) - exact).mean() <= 255**2 / 10**4
-
-
-def test_half_precision_is_not_taken_where_it_would_not_be_near(photos: np.ndarray) -> None:
-    """An untrained texture_net normalizes maps of a few pixels, and amplifies what bf16 loses."""
-    torch.manual_seed(0)
-    painter = TorchRuntime(CPU, 1, half=True).load(GENERATORS["texture_net"]().eval(), "any")
-    painted, _ = painter.paint(photos, [0, 1])
-    assert np.array_equal(painted, paint_eagerly("texture_net", photos))
 
 
 def test_auto_takes_openvino_on_a_cpu() -> None:

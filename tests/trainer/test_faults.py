@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model_zoo.generators import GENERATORS
 from trainer.faults import grid_penalty, range_penalty
+from trainer.learner import Learner
+from trainer.lessons import Lesson
+from trainer.losses import LossTerms
 from trainer.picture_metrics import checkerboard_energy
+from trainer.recipe import Optimization
 
 
 def smooth(batch: int = 1, side: int = 128) -> torch.Tensor:
@@ -53,3 +58,28 @@ def test_range_penalty_is_the_mean_distance_from_the_range() -> None:
     penalty.backward()
     assert picture.grad is not None
     assert picture.grad.flatten().sign().tolist() == [0, 0, 0, 1, -1, 0]
+
+
+class NoObjective:
+    """Asks for nothing, so that all that moves weights is what the recipe weighs beside it."""
+
+    def content_targets(self, photos: torch.Tensor) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        return {}
+
+    def __call__(self, stylized: torch.Tensor, _targets: object) -> LossTerms:
+        nothing = 0 * stylized.mean((1, 2, 3))
+        return LossTerms(nothing, nothing, nothing, nothing, {}, {})
+
+
+@pytest.mark.parametrize("weighed", ["grid_weight", "range_weight", None])
+def test_learner_follows_the_penalties_that_the_recipe_weighs(weighed: str | None) -> None:
+    weights = {weighed: 1.0} if weighed else {}
+    plan = Optimization(steps=1, learning_rate=1e-3, schedule="constant", **weights)
+    generator = GENERATORS["fast"]()  # whose untrained convolutions leave grids of all periods
+    with torch.no_grad():
+        generator.to_rgb.bias.copy_(torch.tensor([0.5, 0.5, 1.0]))  # half of the blue out of range
+    cpu = torch.device("cpu")
+    learner = Learner(generator, [Lesson(NoObjective())], plan, device=cpu, dtype=torch.float32)
+    result = learner.step(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8), 0)
+    assert result is not None
+    assert (result.gradient_norm.item() > 0) == bool(weighed)
