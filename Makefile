@@ -15,16 +15,20 @@ BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test soak check lint format bench train zoo-check zoo-docs clean
+.PHONY: help serve test test-deploy soak check lint format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, ATELIER_PORT)
 	@exec $(RUN) -m service
 
 test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
 	$(RUN) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+test-deploy: $(DEV) ## image, load balancer, scraping, cluster: 10 minutes (DEPLOY_ARGS="-k nginx")
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,cluster]'
+	$(RUN) -m pytest -p no:cacheprovider tests/deploy $(DEPLOY_ARGS)
 
 soak: $(DEV) ## abuse, overload, faults, reloads: 25 minutes (SOAK_ARGS="-k load")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[soak]'
