@@ -53,8 +53,8 @@ def test_the_table_has_no_setting_that_is_gone() -> None:
     assert named == [variable_name(name) for name in Settings.model_fields]
 
 
-def test_the_page_of_deploying_names_every_exit_code() -> None:
-    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+def test_the_page_of_running_names_every_exit_code() -> None:
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     table = page.partition("| exit code |")[2].partition("\n\n")[0]
     named = {int(code) for code in re.findall(r"\b\d+\b", table.replace("5 s", ""))}
     codes = {
@@ -67,8 +67,8 @@ def test_the_page_of_deploying_names_every_exit_code() -> None:
     assert named == codes | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
-def test_the_page_of_deploying_names_the_default_of_each_time_limit() -> None:
-    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+def test_the_page_of_running_names_the_default_of_each_time_limit() -> None:
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .* \| (\d+) s[^|]*\| `(ATELIER_\w+)` \|$", page, re.MULTILINE)
 
     assert len(rows) == 5

@@ -314,7 +314,7 @@ def test_docker_waits_for_the_drain_and_the_requests_in_flight(replicas: dict) -
 
 
 def test_kubernetes_waits_for_the_drain_and_the_requests_in_flight() -> None:
-    page = text("docs/deploying.md")
+    page = text("docs/running.md")
     spec = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["spec"]
     (container,) = spec["containers"]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
