@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -12,31 +11,23 @@ from opentelemetry import trace
 
 from service import admin, routes
 from service.access import Access
-from service.batcher import Batcher
 from service.browser import BrowserHeadersMiddleware, add_docs, allow_origins
-from service.errors import UnhandledErrorMiddleware, error_kinds, install_error_handlers
-from service.gate import AdmissionGate
+from service.errors import error_kinds
 from service.head import HeadMiddleware
-from service.lifecycle import Lifecycle
 from service.logs import RequestLogMiddleware, RequestRecord, is_probe
 from service.metrics import Metrics
 from service.openapi import DocumentedApp
-from service.pipeline import StylizePipeline
-from service.reloader import ZooReloader
-from service.stylizer import StyleEngine, Stylizer
-from service.threads import step_back
-from service.zoos import Zoo, Zoos
+from service.problems import UnhandledErrorMiddleware, install_error_handlers
+from service.studio import LocalStudio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from fastapi import FastAPI
 
-    from model_zoo.cards import Manifest
     from service.settings import Settings
-
-# Greedy batches fill themselves; docs/decisions/0008 has the figures.
-_BATCH_JOBS = 8
+    from service.studio import Studio
+    from service.stylizer import StyleEngine
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +40,11 @@ def service_version() -> str:
         return "unknown"
 
 
-def create_engine(manifest: Manifest, settings: Settings) -> StyleEngine:
-    """Build the engine that ``settings`` describe, with the generators of ``manifest`` loaded.
-
-    Raises:
-        DeviceUnavailableError: the settings ask for a device that is not there.
-        ZooError: a weights file cannot be loaded.
-    """
-    return Stylizer(
-        manifest,
-        device=settings.device,
-        runtime=settings.runtime,
-        threads=settings.model_threads,
-        memory_budget_bytes=settings.memory_budget_mib * 2**20,
-    )
-
-
 def create_app(
     settings: Settings,
     stylizer: StyleEngine | None = None,
     *,
+    open_studio: Callable[[Settings, Metrics], Studio] | None = None,
     tracer_provider: trace.TracerProvider | None = None,
 ) -> FastAPI:
     """Build the application; its lifespan warms up and, at the end, finishes what is in flight.
@@ -76,78 +52,18 @@ def create_app(
     Args:
         settings: every knob.
         stylizer: another engine than the one that ``settings`` describe.
+        open_studio: builds what paints, where that is not an engine in this process.
         tracer_provider: takes the spans, instead of what ``OTEL_*`` variables describe.
 
     Raises:
         DeviceUnavailableError: the settings ask for a device that is not there.
         ZooError: the zoo is empty, damaged, or does not fit its manifest.
     """
-    zoo = Zoo.read(settings.zoo)
-    zoos = Zoos(zoo)
-    engine = stylizer or create_engine(zoo.manifest, settings)
-    # Nothing to do for the engine above; another one may have read another zoo, or none.
-    engine.load(zoo.manifest)
     metrics = Metrics(kind.slug for kind in error_kinds())
-    metrics.describe_build(version=service_version(), device=engine.device, runtime=engine.runtime)
-    metrics.describe_zoo(zoo.digest)
-    gate = AdmissionGate(
-        settings.max_in_flight,
-        max_pixels=settings.max_in_flight_pixels,
-        max_body_bytes=settings.max_body_memory_bytes,
+    studio = (
+        open_studio(settings, metrics) if open_studio else LocalStudio(settings, metrics, stylizer)
     )
-    codec_pool = ThreadPoolExecutor(
-        settings.codec_threads, thread_name_prefix="codec", initializer=step_back
-    )
-    model_pool = ThreadPoolExecutor(engine.passes_at_once, thread_name_prefix="model")
-    batcher = Batcher(
-        metrics.watch_passes(engine.run),
-        key=lambda job: job.batch_key,
-        cost=lambda job: job.pixel_count,
-        max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
-        max_cost=settings.max_batch_pixels,
-        executor=model_pool,
-        at_once=engine.passes_at_once,
-        on_batch=metrics.observe_batch,
-    )
-    pipeline = StylizePipeline(
-        zoos, settings, gate=gate, engine=engine, batcher=batcher, codec_pool=codec_pool
-    )
-    lifecycle = Lifecycle(
-        zoo.manifest,
-        settings,
-        engine=engine,
-        gate=gate,
-        batcher=batcher,
-        codec_pool=codec_pool,
-        model_pool=model_pool,
-        on_hang=lambda: metrics.count_fault("stalled"),
-    )
-
-    def on_reload(outcome: str) -> None:
-        metrics.count_reload(outcome)
-        metrics.describe_zoo(zoos.current.digest)
-
-    reloader = ZooReloader(
-        zoos,
-        settings,
-        engine=engine,
-        lifecycle=lifecycle,
-        model_pool=model_pool,
-        on_outcome=on_reload,
-    )
-    metrics.watch(
-        ready=lambda: lifecycle.is_ready,
-        batcher_alive=lambda: batcher.alive,
-        in_flight_requests=lambda: gate.in_flight,
-        in_flight_pixels=lambda: gate.pixels,
-        body_memory_bytes=lambda: gate.body_bytes,
-        device_up=lambda: lifecycle.is_alive,
-        queue_jobs=lambda: len(batcher),
-        styles_loaded=lambda: len(zoos.current.manifest),
-        model_busy_for_seconds=lambda: batcher.busy_for_s,
-        memory_budget_bytes=lambda: settings.memory_budget_mib * 2**20,
-        device_memory_bytes=None if engine.device == "cpu" else engine.device_memory_bytes,
-    )
+    metrics.describe_build(version=service_version(), device=studio.device, runtime=studio.runtime)
 
     def on_finished(record: RequestRecord) -> None:
         metrics.count_request(record.route, record.style, record.status, record.duration_s)
@@ -158,11 +74,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         logger.info("service_started", extra={"fields": {"version": service_version()}})
-        lifecycle.start()
-        reloader.start()
+        studio.start()
         yield
-        await reloader.aclose()
-        await lifecycle.aclose()
+        await studio.aclose()
         logger.info("service_stopped")
 
     app = DocumentedApp(
@@ -188,11 +102,11 @@ def create_app(
         },
     )
     app.state.tracer = trace.get_tracer("atelier", service_version(), tracer_provider)
-    app.state.zoos, app.state.reloader, app.state.access = zoos, reloader, Access(settings)
-    app.state.settings, app.state.metrics = settings, metrics
-    app.state.lifecycle, app.state.pipeline = lifecycle, pipeline
+    app.state.settings, app.state.metrics, app.state.access = settings, metrics, Access(settings)
+    app.state.zoos, app.state.reloader = studio.zoos, studio.reloader
+    app.state.lifecycle, app.state.pipeline = studio.lifecycle, studio.pipeline
     app.include_router(routes.router)
-    if settings.admin_keys:
+    if settings.admin_keys and studio.reloader is not None:
         app.include_router(admin.router)
     add_docs(app)
     install_error_handlers(app)

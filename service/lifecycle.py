@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from service.errors import DeviceLostError, NotReadyError, UnavailableError
 
@@ -25,6 +25,31 @@ logger = logging.getLogger(__name__)
 # Requests have had their own time by then; what still runs paints for nobody.
 CLOSE_WITHIN_S = 5.0
 _MEGAPIXEL = 1_000_000
+
+
+class Health(Protocol):
+    """Knows at each moment whether pictures can be painted."""
+
+    def check_alive(self) -> None:
+        """See that the process need not be restarted.
+
+        Raises:
+            DeviceLostError: it must be, with the reason.
+        """
+
+    def check_serving(self) -> None:
+        """See that requests can be carried out.
+
+        Raises:
+            UnavailableError: they cannot, with the reason.
+        """
+
+    def check_ready(self) -> None:
+        """See that a load balancer should send requests here.
+
+        Raises:
+            UnavailableError: it should not, with the reason.
+        """
 
 
 class Lifecycle:

@@ -160,6 +160,25 @@ class RequestLogMiddleware:
                 _request_id.reset(token)
 
 
+def request_ids() -> dict[str, str]:
+    """The present request's id and place in its trace, as headers for another process."""
+    ids = {"x-request-id": _request_id.get()}
+    _TRACE_CONTEXT.inject(ids)
+    return ids
+
+
+@contextmanager
+def continue_request(ids: dict[str, str]) -> Iterator[None]:
+    """Log the block's events as those of the request whose :func:`request_ids` came here."""
+    token = _request_id.set(ids.get("x-request-id", ""))
+    attached = context.attach(_TRACE_CONTEXT.extract(ids))
+    try:
+        yield
+    finally:
+        context.detach(attached)
+        _request_id.reset(token)
+
+
 def is_probe(scope: Scope) -> bool:
     """Whether a request asks for health or metrics, of which there are many, all alike."""
     return scope["path"].removeprefix(scope.get("root_path", "")) in _PROBES

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from service import browser
-from service.errors import PROBLEM_MEDIA_TYPE, ServiceError, error_kinds, problem_type
+from service.errors import ServiceError, error_kinds
+from service.problems import PROBLEM_MEDIA_TYPE, problem_type
 from service.schemas import Problem, StyleInfo, StyleList, StylizeParameters
 
 if TYPE_CHECKING:

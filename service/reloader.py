@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from model_zoo.cards import StyleCard
-    from service.lifecycle import Lifecycle
+    from service.lifecycle import Health
     from service.settings import Settings
     from service.stylizer import StyleEngine
 
@@ -47,7 +47,7 @@ class ZooReloader:
         settings: Settings,
         *,
         engine: StyleEngine,
-        lifecycle: Lifecycle,
+        lifecycle: Health,
         model_pool: Executor,
         on_outcome: Callable[[str], None] = lambda outcome: None,  # noqa: ARG005
     ) -> None:

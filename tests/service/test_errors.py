@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import service.errors
-from service.errors import ServiceError, error_kinds, problem_type
+from service.errors import ServiceError, error_kinds
 from service.openapi import PROBLEM_DETAILS
+from service.problems import problem_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

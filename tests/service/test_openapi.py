@@ -16,17 +16,16 @@ from PIL import Image
 from service import browser
 from service.app import create_app
 from service.errors import (
-    PROBLEM_MEDIA_TYPE,
     DeviceLostError,
     DeviceOutOfMemoryError,
     ServiceError,
     StylizationError,
     error_kinds,
-    problem_type,
 )
 from service.formats import ENCODABLE, FORMATS
 from service.keys import hash_key
 from service.openapi import PROBLEM_DETAILS
+from service.problems import PROBLEM_MEDIA_TYPE, problem_type
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -18,8 +18,9 @@ import numpy as np
 
 from model_zoo.cards import Manifest
 from service import __main__ as entry
-from service.app import create_app, create_engine
+from service.app import create_app
 from service.errors import DeviceOutOfMemoryError
+from service.studio import create_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
