@@ -6,11 +6,10 @@
 # CUDA:        --build-arg VARIANT=cuda, then `docker run --gpus all`
 #     torch's wheels carry their own CUDA libraries, so the base stays slim; the driver and the
 #     NVIDIA container toolkit are the host's part.
+# The base needs what python:*-slim has: `python` and `pip` on the PATH, and useradd.
 ARG BASE_IMAGE=python:3.13-slim
 
-FROM ${BASE_IMAGE} AS build
-ARG VARIANT=cpu
-ARG TORCH_INDEX_URL=
+FROM ${BASE_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
@@ -20,11 +19,24 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/atelier
 
 COPY constraints.txt ./
+ARG TORCH_INDEX_URL=
 # --no-deps: that index holds torch's dependencies too, but not in the pinned versions.
-RUN if [ -n "${TORCH_INDEX_URL}" ]; then \
-        pip --python /opt/atelier/bin/python install --no-deps \
-            --index-url "${TORCH_INDEX_URL}" -c constraints.txt torch; \
-    fi
+# Test programs and headers for C++ are a quarter of torch, and nothing here compiles against it;
+# its import looks for that one program.
+RUN pip --python /opt/atelier/bin/python install --no-deps \
+        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} -c constraints.txt torch \
+    && cd /opt/atelier/lib/python3.*/site-packages/torch && rm -rf include test \
+    && find bin -type f ! -name torch_shm_manager -delete
+
+# A CPU build of torch in an image meant for CUDA would fail only at its first start.
+ARG VARIANT=cpu
+RUN case "${VARIANT}" in \
+        cpu) ;; \
+        cuda) cd /opt/atelier/lib/python3.*/site-packages/torch && python -c "import runpy, sys; \
+runpy.run_path('version.py')['cuda'] or sys.exit( \
+'VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL')" ;; \
+        *) echo "VARIANT is cpu or cuda, not ${VARIANT}" >&2; exit 1 ;; \
+    esac
 
 # The dependencies alone, so that a change of code leaves this layer as it is.
 COPY pyproject.toml ./
@@ -33,26 +45,26 @@ extras = [project['optional-dependencies'].get(name, []) for name in sys.argv[1:
 print(*project['dependencies'], *sum(extras, []), sep='\n')" "${VARIANT}" tracing > requirements.txt \
     && pip --python /opt/atelier/bin/python install -c constraints.txt -r requirements.txt
 
-# A CPU build of torch in an image meant for CUDA would fail only at its first start.
-RUN case "${VARIANT}" in \
-        cpu) ;; \
-        cuda) /opt/atelier/bin/python -c "import torch; assert torch.version.cuda, \
-'VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL'" ;; \
-        *) echo "VARIANT is cpu or cuda, not ${VARIANT}" >&2; exit 1 ;; \
-    esac
 
+FROM dependencies AS package
 COPY README.md LICENSE ./
 COPY model_zoo model_zoo
 COPY trainer trainer
 COPY service service
-RUN pip --python /opt/atelier/bin/python install --no-deps .
+# Into a root of its own: an upgrade of the code then moves some megabytes, not the dependencies.
+RUN pip --python /opt/atelier/bin/python install --no-deps --root /package .
 
 
 FROM ${BASE_IMAGE}
 ARG VARIANT=cpu
 # A name for the number: torch asks for the user's name when it looks for its caches.
-RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin atelier
-COPY --from=build /opt/atelier /opt/atelier
+# The base's own pip goes, too, and the copy of it that `python -m venv` would unpack.
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin atelier \
+    && ensurepip=$(python -c "import ensurepip, os; print(os.path.dirname(ensurepip.__file__))") \
+    && pip uninstall --yes --no-cache-dir --root-user-action ignore pip \
+    && rm -rf "${ensurepip}"
+COPY --from=dependencies /opt/atelier /opt/atelier
+COPY --from=package /package/opt/atelier /opt/atelier
 
 # MALLOC_ARENA_MAX: glibc keeps an arena for each thread, and pictures of many sizes fill them all.
 ENV PATH=/opt/atelier/bin:$PATH \
