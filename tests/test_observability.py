@@ -137,6 +137,65 @@ def test_panels_do_not_overlap_and_name_no_data_source_of_their_own(dashboard: A
         assert panel["datasource"]["uid"] == "${datasource}"
 
 
+def services() -> dict[str, Any]:
+    """The containers of compose."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def mounts_of(service: str) -> dict[str, Path]:
+    """Paths inside a container of compose, and what of the repository stands there."""
+    volumes = [volume.split(":") for volume in services()[service]["volumes"]]
+    return {inside: ROOT / own for own, inside, *_ in volumes if own.startswith("./")}
+
+
+def provisioned(kind: str) -> dict[str, Any]:
+    """The one data source, or provider of dashboards, that Grafana's files declare."""
+    folder = mounts_of("grafana")["/etc/grafana/provisioning"] / kind
+    (file,) = folder.iterdir()
+    declared = yaml.safe_load(file.read_text())
+    assert declared.pop("apiVersion") == 1
+    ((entry,),) = declared.values()
+    return dict(entry)
+
+
+def test_grafana_asks_the_prometheus_of_compose_at_the_interval_of_its_scrapes() -> None:
+    source, containers = provisioned("datasources"), services()
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert containers[host]["ports"][0].endswith(f":{port}")
+    assert set(containers[host]["networks"]) & set(containers["grafana"]["networks"])
+    assert (source["type"], source["isDefault"]) == ("prometheus", True)
+    scraping = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    assert source["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
+
+
+def test_grafana_finds_the_dashboard_where_compose_mounts_it(dashboard: Any) -> None:
+    provider = provisioned("dashboards")
+    folder = Path(provider["options"]["path"])
+    mounted = mounts_of("grafana").items()
+    (found,) = (own for inside, own in mounted if Path(inside).parent == folder)
+    assert json.loads(found.read_text()) == dashboard
+    assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)
+
+
+def test_dashboard_can_be_linked_to_and_takes_the_source_that_there_is(dashboard: Any) -> None:
+    assert (dashboard["uid"], dashboard["title"]) == ("atelier", "Atelier")
+    assert f"/d/{dashboard['uid']}" in (ROOT / "docker-compose.yml").read_text()
+    assert dashboard["schemaVersion"] >= 36  # since when panels name data sources by uid
+    (variable,) = dashboard["templating"]["list"]
+    used = {panel["datasource"]["type"] for panel in dashboard["panels"]}
+    assert variable["type"] == "datasource"
+    assert used == {variable["query"]} == {provisioned("datasources")["type"]}
+
+
+def test_prometheus_finds_its_rules_where_compose_mounts_them() -> None:
+    mounts = mounts_of("prometheus")
+    (configuration,) = (it for it in mounts if it.endswith("/prometheus.yml"))
+    assert f"--config.file={configuration}" in services()["prometheus"]["command"]
+    (rules,) = yaml.safe_load(mounts[configuration].read_text())["rule_files"]
+    assert f"{Path(configuration).parent / rules}" in mounts
+
+
 def test_prometheus_reads_the_rules_and_finds_them_true() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
