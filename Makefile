@@ -15,13 +15,17 @@ BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-deploy soak check lint format bench train zoo-check zoo-docs clean
+.PHONY: help serve cluster test test-deploy soak check lint format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 serve: $(RUNTIME) ## start the service on http://127.0.0.1:8000 (ATELIER_HOST, ATELIER_PORT)
 	@exec $(RUN) -m service
+
+cluster: $(RUNTIME) ## start the service on a Ray cluster of this machine, at http://127.0.0.1:8000
+	@$(RUN) -m pip install -q -c constraints.txt -e '.[cluster,cpu]'
+	@RAY_USAGE_STATS_ENABLED=0 exec $(VENV)/bin/serve run deploy/ray/serve.yaml
 
 test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
 	$(RUN) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)

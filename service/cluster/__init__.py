@@ -24,6 +24,9 @@ __all__ = ["app"]
 
 # Longest that a replica goes on with what it was given once it is to go.
 _LAST_REQUESTS_S = 30.0
+# Requests that an ingress takes in beyond those it admits, and as many again that wait at its door;
+# then Ray refuses, in its own words.
+_BEYOND = 128
 # The application logs each request itself.
 _LOGGING = {"enable_access_log": False}
 
@@ -58,9 +61,9 @@ def app(options: ClusterOptions) -> Application:
         name="Ingress",
         num_replicas=options.ingresses,
         ray_actor_options={"num_cpus": options.ingress_cpus},
-        # More than the application admits itself, in its own words; then Ray refuses in its.
-        max_ongoing_requests=2 * options.admitted_max,
-        max_queued_requests=options.queued_max,
+        # The application refuses what it does not admit itself, with a problem document.
+        max_ongoing_requests=options.admitted_max + _BEYOND,
+        max_queued_requests=_BEYOND,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         logging_config=_LOGGING,
         graceful_shutdown_timeout_s=_LAST_REQUESTS_S,

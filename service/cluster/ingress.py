@@ -13,9 +13,43 @@ from service.logs import configure_logging
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from service.cluster.options import ClusterOptions
     from service.settings import Settings
+
+
+_HEADER = b"x-request-timeout-seconds"
+# Of the time that a client allows: what a request takes between Ray's proxy and this.
+_SHARE = 0.9
+
+
+class EarlierDeadline:
+    """Shortens the time that a client allows a little.
+
+    Ray's proxy reads the same header, and at that time answers 408 in words of its own; before it
+    the application answers with its problem document.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http":
+            headers = [
+                (name, _shorten(value) if name == _HEADER else value)
+                for name, value in scope["headers"]
+            ]
+            scope = {**scope, "headers": headers}
+        await self.app(scope, receive, send)
+
+
+def _shorten(value: bytes) -> bytes:
+    try:
+        return b"%g" % (float(value) * _SHARE)
+    except ValueError:
+        return value  # for the application to refuse
 
 
 class Ingress:
@@ -33,4 +67,5 @@ class Ingress:
         app = create_app(self._settings, open_studio=self._open_studio)
         self._export = MetricsExport(app.state.metrics.registry)
         self._export.start()
+        app.add_middleware(EarlierDeadline)
         return app

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from http import HTTPStatus
 from pathlib import Path
@@ -107,3 +108,16 @@ async def test_an_unforeseen_error_is_a_500_with_a_request_id_and_no_internals(
         assert response.json()["request_id"] == response.headers["x-request-id"]
         assert "NoneType" not in response.text
     assert "NoneType" in caplog.text
+
+
+@pytest.mark.parametrize("kind", error_kinds(), ids=lambda kind: kind.__name__)
+def test_error_crosses_to_another_process_whole(kind: type[ServiceError]) -> None:
+    error = kind.__new__(kind)
+    ServiceError.__init__(error, "wait a little", headers={"Retry-After": "3"})
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # made here
+    assert type(copy) is kind
+    assert (copy.detail, str(copy), copy.headers) == (
+        "wait a little",
+        "wait a little",
+        {"Retry-After": "3"},
+    )
