@@ -7,7 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from model_zoo.cards import SHIPPED_ZOO, Manifest
+from model_zoo.cards import SHIPPED_ZOO
+from service.zoos import Zoo
 from tests.kubernetes.manifests import OTHERS, ROOT, Document, container_of, settings_of
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def test_an_empty_volume_is_given_the_shipped_zoo_and_a_zoo_of_ones_own_is_left_
     environment = os.environ | {"ATELIER_ZOO": str(tmp_path)}
 
     subprocess.run(script, env=environment, check=True, cwd=ROOT)
-    cards = Manifest.read(tmp_path).cards
-    first = tmp_path / "manifest.toml"
-    first.write_text("# mine\n" + first.read_text())
+    zoo, shipped = Zoo.read(tmp_path), Zoo.read(SHIPPED_ZOO)
+    manifest = tmp_path / "manifest.toml"
+    manifest.write_text("# mine\n" + manifest.read_text())
     subprocess.run(script, env=environment, check=True, cwd=ROOT)
 
-    assert [card.style_id for card in cards] == [c.style_id for c in Manifest.read(SHIPPED_ZOO)]
-    assert first.read_text().startswith("# mine\n")
+    assert (zoo.digest, zoo.previews) == (shipped.digest, shipped.previews)
+    assert manifest.read_text().startswith("# mine\n")
     assert not list(tmp_path.rglob(".*"))
 
 
