@@ -106,14 +106,17 @@ class Cluster:
         )
 
     def log_events(self, event: str) -> list[dict[str, Any]]:
-        """Every event of that name which any process of the service has logged so far."""
+        """Every event of that name which any process of the service has logged so far, in order."""
         lines = (
             line
-            for path in self.folder.glob("session_*/logs/worker-*.err")
+            for path in self.folder.glob(
+                "session_[0-9]*/logs/worker-*.err"
+            )  # not session_latest, a link
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
         )
         marked = f'"event": "{event}"'
-        return [json.loads(line) for line in lines if line.startswith("{") and marked in line]
+        events = [json.loads(line) for line in lines if line.startswith("{") and marked in line]
+        return sorted(events, key=lambda logged: str(logged["time"]))
 
     def metrics(self) -> str:
         """What every node exports to Prometheus, in one."""

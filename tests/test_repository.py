@@ -106,7 +106,10 @@ def test_no_tracked_file_is_larger_than_a_shipped_style_may_be() -> None:
     [
         "help",
         "serve",
+        "cluster",
         "test",
+        "test-deploy",
+        "soak",
         "check",
         "format",
         "bench",
@@ -380,10 +383,12 @@ def test_threads_in_compose_are_as_many_as_the_limit_of_cpus(replicas: dict) -> 
         assert int(body["environment"][ENV_PREFIX + name]) == cpus
 
 
-def test_the_ci_script_is_executable_and_runs_both_make_targets() -> None:
+def test_the_ci_script_is_executable_and_runs_the_make_targets() -> None:
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
-    assert {"make lint", "make test"} <= set(re.findall(r"^make \w+", text(".ci/run"), re.M))
+    assert {"make lint", "make test", "make test-deploy"} <= set(
+        re.findall(r"^make [\w-]+", text(".ci/run"), re.M)
+    )
 
 
 @pytest.mark.parametrize(
