@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import os
 import re
 import runpy
 import stat
@@ -259,6 +260,8 @@ def test_only_tmp_can_be_written_to(shipped: Container) -> None:
         "    print(*(p for p in paths if os.access(p, os.W_OK)), sep='\\n')\n"
     )
     writable = {Path(path) for path in shipped.run("python", "-c", look).split()}
+    root_is_read_only = "import os; print(os.statvfs('/').f_flag & os.ST_RDONLY)"
+    assert shipped.run("python", "-c", root_is_read_only).strip() == str(os.ST_RDONLY)
     tmp = Path("/tmp")  # noqa: S108
     assert tmp in writable
     assert [path for path in writable if not path.is_relative_to(tmp)] == []
