@@ -6,6 +6,7 @@
 # CUDA:        --build-arg VARIANT=cuda, then `docker run --gpus all`
 #     torch's wheels carry their own CUDA libraries, so the base stays slim; the driver and the
 #     NVIDIA container toolkit are the host's part.
+# Ray:         --build-arg EXTRAS="tracing cluster": the nodes of a cluster (docs/deployment.md)
 # The base needs what python:*-slim has: `python` and `pip` on the PATH, and useradd.
 ARG BASE_IMAGE=python:3.13-slim
 
@@ -32,17 +33,18 @@ RUN pip --python /opt/atelier/bin/python install --no-deps \
 ARG VARIANT=cpu
 RUN case "${VARIANT}" in \
         cpu) ;; \
-        cuda) cd /opt/atelier/lib/python3.*/site-packages/torch && python -c "import runpy, sys; \
-runpy.run_path('version.py')['cuda'] or sys.exit( \
-'VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL')" ;; \
+        cuda) python -I -c "import runpy, sys; runpy.run_path(sys.argv[1])['cuda'] or sys.exit( \
+'VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL')" \
+            /opt/atelier/lib/python3.*/site-packages/torch/version.py ;; \
         *) echo "VARIANT is cpu or cuda, not ${VARIANT}" >&2; exit 1 ;; \
     esac
 
 # The dependencies alone, so that a change of code leaves this layer as it is.
+ARG EXTRAS=tracing
 COPY pyproject.toml ./
 RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = [project['optional-dependencies'].get(name, []) for name in sys.argv[1:]]; \
-print(*project['dependencies'], *sum(extras, []), sep='\n')" "${VARIANT}" tracing > requirements.txt \
+extras = [project['optional-dependencies'][name] for name in sys.argv[1:]]; \
+print(*project['dependencies'], *sum(extras, []), sep='\n')" "${VARIANT}" ${EXTRAS} > requirements.txt \
     && pip --python /opt/atelier/bin/python install -c constraints.txt -r requirements.txt
 
 
