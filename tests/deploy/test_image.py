@@ -223,15 +223,20 @@ def test_there_is_no_compiler_no_pip_no_test_and_no_leftover_of_the_build(image:
 def test_a_build_for_cuda_is_refused_where_torch_is_a_cpu_build(image: Built) -> None:
     if torch.version.cuda:
         pytest.skip("pip takes a CUDA build of torch on this machine")
-    with pytest.raises(subprocess.CalledProcessError) as refused:
-        build(image.store, image.pip, "localhost/refused", VARIANT="cuda")
-    assert "this torch is a CPU build: see TORCH_INDEX_URL" in refused.value.stderr
+    said = refusal(image, VARIANT="cuda")
+    assert "VARIANT=cuda, but this torch is a CPU build: see TORCH_INDEX_URL" in said
 
 
 def test_a_variant_that_is_not_there_is_refused(image: Built) -> None:
+    assert "VARIANT is cpu or cuda, not tpu" in refusal(image, VARIANT="tpu")
+
+
+def refusal(image: Built, **arguments: str) -> list[str]:
+    """The lines of a build that must fail; the step that fails is one of them, as it is written."""
     with pytest.raises(subprocess.CalledProcessError) as refused:
-        build(image.store, image.pip, "localhost/refused", VARIANT="tpu")
-    assert "VARIANT is cpu or cuda, not tpu" in refused.value.stderr
+        build(image.store, image.pip, "localhost/refused", **arguments)
+    said: str = refused.value.stderr
+    return said.splitlines()
 
 
 # --- how it runs
