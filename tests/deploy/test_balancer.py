@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from websockets.sync.client import connect
-from websockets.sync.server import serve
+from websockets.sync.server import ServerConnection, serve
 
 from benchmarks.balancer import MIN_RATIO, MIN_SHARE, compare, two_cores
 from benchmarks.generators import write_zoo
@@ -124,20 +124,37 @@ def test_two_replicas_paint_185_percent_of_one_and_share_the_load(
     """
     call = picture("johnson", 256)
     with run_nginx([pair[0].address], tmp_path) as alone:
+        ratios: list[float] = []
         for _ in range(4):
             before = [replica.painted for replica in pair]
             compared = compare(alone.url, balancer.url, [call], rounds=3, seconds=4)
             assert compared.failed == 0
             print(f"two replicas over one: {compared.ratio:.3f}", compared)  # noqa: T201
+            ratios.append(round(compared.ratio, 3))
             if MIN_RATIO <= compared.ratio <= 2.05:
                 break
         else:
-            pytest.fail(f"no attempt came to {MIN_RATIO}")
+            pytest.fail(f"{ratios} of one, not {MIN_RATIO}; is something else running here?")
     counts = [replica.painted - count for replica, count in zip(pair, before, strict=True)]
     by_one_s, by_two_s = (sum(side) for side in (compared.one, compared.two))
     # The first replica painted all of one side, and its part of the other.
     share = counts[1] / sum(counts) * (by_one_s + by_two_s) / by_two_s
     assert MIN_SHARE < share < 1 - MIN_SHARE
+
+
+def test_nobody_waits_behind_a_large_picture_while_the_other_replica_is_free(
+    pair: Pair, balancer: Balancer
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        painting = pool.submit(post, balancer.url, picture("johnson", 1024))
+        wait_until(lambda: any(replica.in_flight for replica in pair))
+        (free,) = (replica for replica in pair if not replica.in_flight)
+        before = free.painted
+        for _ in range(8):
+            assert post(balancer.url, SMALL).status == 200
+        assert not painting.done(), "a small picture waited for the large one"
+        assert free.painted == before + 8
+        assert painting.result().status == 200
 
 
 def test_connections_to_the_replicas_are_kept(pair: Pair, balancer: Balancer) -> None:
@@ -171,16 +188,23 @@ def test_a_request_to_change_the_protocol_does_not_reach_a_replica_unless_for_a_
 
 
 def test_a_websocket_passes(tmp_path: Path) -> None:
-    with serve(lambda socket: [socket.send(said) for said in socket], "127.0.0.1", 0) as server:
-        port = server.socket.getsockname()[1]
-        with ThreadPoolExecutor(1) as pool, run_nginx([f"127.0.0.1:{port}"], tmp_path) as balancer:
-            serving = pool.submit(server.serve_forever)
-            with connect(f"{balancer.url.replace('http', 'ws')}/live") as socket:
-                for said in ("paint", b"\x00" * 300_000):
-                    socket.send(said)
-                    assert socket.recv(timeout=10) == said
-            server.shutdown()
-            serving.result()
+    with ExitStack() as stack:
+        echo = stack.enter_context(serve(_send_back, "127.0.0.1", 0))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        pool.submit(echo.serve_forever)
+        stack.callback(echo.shutdown)
+        address = f"127.0.0.1:{echo.socket.getsockname()[1]}"
+        balancer = stack.enter_context(run_nginx([address], tmp_path))
+        url = f"{balancer.url.replace('http', 'ws')}/live"
+        socket = stack.enter_context(connect(url, open_timeout=5))
+        for said in ("paint", b"\x00" * 300_000):
+            socket.send(said)
+            assert socket.recv(timeout=5) == said
+
+
+def _send_back(socket: ServerConnection) -> None:
+    for said in socket:
+        socket.send(said)
 
 
 # --- what passes, and what does not
