@@ -164,8 +164,8 @@ class Stylizer:
 
     def keep(self, networks: Collection[str]) -> None:
         """Let go of every network but ``networks``."""
-        self._painters.keep(networks)
-        if self.device == "cuda":  # what was recorded of those that went, too
+        if self._painters.keep(networks) and self.device == "cuda":
+            # What was recorded of those that went, too.
             self._painters.release_all()
 
     def warm_up(self, cards: Iterable[StyleCard], side_px: int) -> None:

@@ -13,22 +13,24 @@ from service.logs import configure_logging
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from service.cluster.options import ClusterOptions
     from service.settings import Settings
 
 
-_HEADER = b"x-request-timeout-seconds"
+_ID = b"x-request-id"
+_TIMEOUT = b"x-request-timeout-seconds"
 # Of the time that a client allows: what a request takes between Ray's proxy and this.
 _SHARE = 0.9
 
 
-class EarlierDeadline:
-    """Shortens the time that a client allows a little.
+class BehindRaysProxy:
+    """Gives way where Ray's proxy does what the application does.
 
-    Ray's proxy reads the same header, and at that time answers 408 in words of its own; before it
-    the application answers with its problem document.
+    The proxy, too, reads how long a client waits, and then answers 408 in words of its own: a
+    little earlier the application answers with its problem document. And it names the request in
+    the answer: a second time would be once too often.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,13 +38,22 @@ class EarlierDeadline:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] == "http":
-            headers = [
-                (name, _shorten(value) if name == _HEADER else value)
-                for name, value in scope["headers"]
-            ]
-            scope = {**scope, "headers": headers}
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = [
+            (name, _shorten(value) if name == _TIMEOUT else value)
+            for name, value in scope["headers"]
+        ]
+        without_id = partial(_send_without, dict(headers).get(_ID), send)
+        await self.app({**scope, "headers": headers}, receive, without_id)
+
+
+async def _send_without(request_id: bytes | None, send: Send, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        headers = [pair for pair in message["headers"] if tuple(pair) != (_ID, request_id)]
+        message = {**message, "headers": headers}
+    await send(message)
 
 
 def _shorten(value: bytes) -> bytes:
@@ -67,5 +78,5 @@ class Ingress:
         app = create_app(self._settings, open_studio=self._open_studio)
         self._export = MetricsExport(app.state.metrics.registry)
         self._export.start()
-        app.add_middleware(EarlierDeadline)
+        app.add_middleware(BehindRaysProxy)
         return app

@@ -103,10 +103,12 @@ class OnDemandEngine:
             ZooError: its file cannot be loaded.
         """
         card = next(iter(cards))
-        held = self._hold(card)  # or another network's coming could let it go between these two
+        held = self._hold(card)  # or another network's coming could let it go before it painted
         self._stylizer.load(self._only(card))
         self._stylizer.warm_up([card], side_px)
         del held
+        # A reload tries one new style after the other: they must not add up.
+        self._stylizer.keep(list(self._held))
 
     def most_px(self, card: StyleCard) -> int:
         """As the stylizer says."""

@@ -11,7 +11,7 @@ class ClusterOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engines_min: int = Field(default=1, ge=0, description="fewest engines")
+    engines_min: int = Field(default=1, ge=1, description="fewest engines")
     engines_max: int = Field(default=8, ge=1, description="most engines")
     engine_cpus: float = Field(default=1.0, gt=0, description="cores of an engine")
     engine_gpus: float = Field(
@@ -25,7 +25,9 @@ class ClusterOptions(BaseModel):
     )
     ongoing_max: int = Field(default=8, ge=1, description="most requests an engine has")
     queued_max: int = Field(
-        default=64, ge=1, description="requests that wait for an engine; one more is answered 429"
+        default=64,
+        ge=1,
+        description="requests that wait for an engine, for each ingress; one more is answered 429",
     )
     upscale_delay_s: float = Field(
         default=10.0, ge=0, description="how long there must be more before engines are added"

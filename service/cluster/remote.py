@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
 )
 
 from service.cluster.work import Work
-from service.errors import BusyError, NotReadyError, UnavailableError
+from service.errors import BusyError, NotReadyError, StyleNotFoundError, UnavailableError
 from service.gate import AdmissionGate
 from service.mixtures import choose_style
 from service.reloader import ZooReloader
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 2.0
 # A replica, or its whole node, is gone; the request that it had may be carried out by another.
-_LOST = (RayActorError, ReplicaUnavailableError)
+_LOST = (RayActorError, ReplicaUnavailableError, ObjectLostError)
 
 
 class RemoteStudio:
@@ -125,7 +125,9 @@ class RemotePipeline:
         Raises:
             ServiceError: whichever kind says what went wrong.
         """
-        with self.gate.admit(request.owner):
+        with self.gate.admit(request.owner) as admission:
+            # How many pixels is known elsewhere: Retry-After goes by the time that a request takes.
+            admission.reserve_pixels(1)
             async with request.deadline.enforce():
                 network = choose_style(request.style, self.manifest).card.network
                 try:
@@ -136,10 +138,15 @@ class RemotePipeline:
                         f"every engine is busy and the queue is full; try again in {wait_s} s",
                         retry_after_s=wait_s,
                     ) from error
-                except (*_LOST, DeploymentUnavailableError) as error:
+                except (ReplicaUnavailableError, DeploymentUnavailableError, RayError) as error:
+                    if isinstance(error, RayTaskError):
+                        raise  # the engine's own fault, and not that it is gone
                     raise NotReadyError("no engine can be reached; try again") from error
         for stage, seconds in outcome.stages_s.items():
             request.stages.add(stage, seconds)
+        if isinstance(outcome.error, StyleNotFoundError):
+            # It is here, and an engine has not looked at the zoo since.
+            raise NotReadyError("the zoo has just changed; try again", retry_after_s=1)
         return outcome.unpack()
 
     async def _send(self, request: StyleRequest, network: str) -> Outcome:

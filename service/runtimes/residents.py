@@ -46,13 +46,19 @@ class Residents:
         with self._changing:
             self._painters = {**self._painters, **painters}
 
-    def keep(self, networks: Collection[str]) -> None:
-        """Let go of every painter but those of ``networks``; for a thread that paints."""
+    def keep(self, networks: Collection[str]) -> bool:
+        """Let go of every painter but those of ``networks``; for a thread that paints.
+
+        Returns:
+            Whether any went.
+        """
         with self._changing:
-            kept = {name: p for name, p in self._painters.items() if name in networks}
+            before = self._painters
+            kept = {name: p for name, p in before.items() if name in networks}
             self._painters = kept
         for key in [key for key in self._held_bytes if key[0] not in kept]:
             del self._held_bytes[key]
+        return len(kept) < len(before)
 
     def make_room(self, network: str, kind: str, needed_bytes: float) -> None:
         """See that a pass which needs so much, of some kind of its own memory, keeps the budget."""

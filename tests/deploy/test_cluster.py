@@ -44,12 +44,22 @@ def deploy(cluster: Cluster, tiny_zoo: Path) -> Callable[..., None]:
     def deploy(**options: float) -> None:
         settings = {"ATELIER_ZOO": str(tiny_zoo), "ATELIER_WARM_UP_SIDE_PX": "16"}
         cluster.deploy(settings, **options)
+        cluster.wait_for(lambda: get(cluster.url, "/readyz") == 200, "readiness")
 
     return deploy
 
 
 def photograph(side_px: int = 128) -> bytes:
     return make_jpeg(side_px, side_px)
+
+
+def get(url: str, path: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def post(url: str, call: Call, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
@@ -108,6 +118,7 @@ def test_cluster_paints_the_same_bytes_as_one_process(
             assert body == expected_body
             for name in ("Content-Type", "Content-Disposition", "Vary"):
                 assert response.getheader(name) == expected.getheader(name)
+            assert response.headers.get_all("X-Request-ID") == ["one"]
     assert response.status == 415
     finished = [event["request_id"] for event in cluster.log_events("work_finished")]
     assert "one" in finished, "an engine logs under the id that the caller gave"
