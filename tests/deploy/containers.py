@@ -98,16 +98,16 @@ class Host:
             name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value)
             for name, value in replica["environment"].items()
         }
-        complaints = []
+        tried = {}
         for runtime in filter(shutil.which, _RUNTIMES):
             podman = (store.podman_path, *store.options, f"--runtime={runtime}")
             try:
                 _run(*podman, "run", "--rm", "--network=none", *options, image, "true")
             except subprocess.CalledProcessError as error:
-                complaints.append(error.stderr.strip())
+                tried[runtime] = error.stderr.strip()
             else:
                 return cls(podman, options, environment)
-        raise UnavailableError(f"no container runs here: {complaints or _RUNTIMES}")
+        raise UnavailableError(f"of {' and '.join(_RUNTIMES)}, none runs a container here: {tried}")
 
     def command(
         self, image: str, *arguments: str, network: str = "host", **variables: str
