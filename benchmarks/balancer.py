@@ -49,7 +49,7 @@ class Plan:
     seconds: float
 
 
-FULL = Plan((("fast", 512), ("johnson", 256), ("johnson", 512)), rounds=4, seconds=6)
+FULL = Plan((("fast", 512), ("johnson_half", 384), ("johnson", 256)), rounds=4, seconds=6)
 QUICK = Plan((("johnson", 256),), rounds=3, seconds=5)
 
 
