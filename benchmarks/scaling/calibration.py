@@ -34,6 +34,7 @@ CORES = sorted(os.sched_getaffinity(0))
 _PROBE_SIDE_PX = 96
 _BUSY_SIDE_PX = 256
 _RETRY_S = 0.1
+_MORE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def calibrate(
         decode=_curve(samples["fast"]["decode"]),
         encode=_curve(samples["fast"]["encode"]),
         http_s=http_s,
-        refusal_s=measure_refusal(servers[0], in_flight, plan.seconds),
+        refusal_s=measure_refusal(balancer_url, in_flight * len(servers), plan.seconds),
         outside_s=measure_outside(balancer_url, http_s, plan.seconds),
         noise=tuple(np.quantile(noise, np.linspace(0.005, 0.995, 100)).tolist()),
     )
@@ -121,8 +122,11 @@ def measure_http(server: Server, seconds: float) -> float:
     return max(0.0, used_s - statistics.mean(map(_stages_s, answers)))
 
 
-def measure_refusal(server: Server, in_flight: int, seconds: float) -> float:
-    """How much painting a full replica loses for each request that it refuses."""
+def measure_refusal(url: str, in_flight: int, seconds: float) -> float:
+    """How much painting each of two full replicas loses for a request that both refuse.
+
+    All that refusing costs on their cores is in it, and they share that of client and balancer.
+    """
     call = picture_call("fast", _BUSY_SIDE_PX, _BUSY_SIDE_PX)
 
     def rates(clients: int) -> tuple[float, float]:
@@ -131,7 +135,7 @@ def measure_refusal(server: Server, in_flight: int, seconds: float) -> float:
         def ask(number: int) -> list[int]:  # noqa: ARG001
             statuses = []
             while time.perf_counter() < ends_s:
-                ((answer,), _) = saturate(server.url, [call], clients=1, count=1)
+                ((answer,), _) = saturate(url, [call], clients=1, count=1)
                 statuses.append(answer.status)
                 time.sleep(_RETRY_S if statuses[-1] == 429 else 0)
             return statuses
@@ -143,7 +147,7 @@ def measure_refusal(server: Server, in_flight: int, seconds: float) -> float:
         return statuses.count(200) / elapsed_s, statuses.count(429) / elapsed_s
 
     full, _ = rates(in_flight)
-    overfull, refusals = rates(in_flight + 4)
+    overfull, refusals = rates(in_flight + _MORE)
     return max(0.0, 1 - overfull / full) / refusals
 
 

@@ -20,7 +20,7 @@ PASS_OF_EIGHT_MS = 52.0
 
 ASSUMED = (
     "arrivals are a Poisson process; clients that are refused do not come back",
-    "a day is a sine of 0.4 to 1.6 times the mean, as short as the run",
+    "a day is a sine of 0.4 to 1.6 times the mean; to watch fleets it is as short as the run",
     "a burst is three times the mean for 2 s, every 20 s",
     "styles are asked for in proportion to 1/k (Zipf, exponent 1)",
     "sizes are those of benchmarks.batching, a mix that somebody thought realistic",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from benchmarks.scaling.workload import Kind, Traffic
 
 MAX_REFUSED = 0.001
+MAX_LOAD = 0.95
+"""Of the busiest hour: a simulation would have to last for some 20 / (1 - load)^2 requests."""
 # A fleet so much larger than its load is all but idle, and still larger ones no faster.
 _MOST_TIMES = 8
 
@@ -44,11 +46,14 @@ class Need:
 
 
 def provision(need: Need) -> dict[str, Any]:
-    """The fewest units for each target; None where no number is enough."""
-    cells = max(1, math.ceil(need.rate / need.cell))
+    """The fewest units for each target in the busiest hour; None where no number is enough."""
+    # A day is slow: its busiest hour is steady, and lasts for longer than queues can.
+    peak = need.rate * (1 + need.traffic.swing)
+    traffic = replace(need.traffic, swing=0.0)
+    cells = max(1, math.ceil(peak / need.cell))
     kinds = need.kinds or photographs(need.device.generator)
     capacity = need.device.capacity(kinds)
-    least = max(1, math.ceil(need.rate / cells / capacity))
+    least = max(1, math.ceil(peak / cells / capacity / MAX_LOAD))
     rows: dict[int, dict[str, Any]] = {}
 
     def row(units: int) -> dict[str, Any]:
@@ -57,10 +62,10 @@ def provision(need: Need) -> dict[str, Any]:
                 Case(
                     device=need.device,
                     units=units,
-                    rate=need.rate / cells,
+                    rate=peak / cells,
                     requests=need.requests,
                     seeds=need.seeds,
-                    traffic=need.traffic,
+                    traffic=traffic,
                     kinds=need.kinds,
                     at_least_s=need.at_least_s,
                 )

@@ -43,12 +43,12 @@ class Depth:
 
 
 FULL = Depth(
-    requests=60_000,
+    requests=30_000,
     seeds=3,
     window_s=0.5,
     units=(1, 10, 100, 1000),
-    rates={"core": (1, 10, 100, 1000), "GPU": (100, 1000, 10_000, 100_000)},
-    search_requests=20_000,
+    rates={"core": (10, 100, 1000), "GPU": (100, 1000, 10_000, 100_000)},
+    search_requests=12_000,
     search_seeds=2,
     styles=STYLES,
 )
@@ -161,9 +161,10 @@ def shortcuts(devices: tuple[Device, ...], depth: Depth) -> Iterator[tuple[str, 
             case = Case(
                 device=device,
                 units=units,
-                rate=0.9 * capacity * units,
+                rate=0.8 * capacity * units,
                 requests=depth.requests,
                 at_least_s=depth.window_s,
+                seeds=3,
             )
             half = replace(case, requests=case.requests // 2, at_least_s=case.at_least_s / 2)
             yield f"{units} x {device.name}: half the window", half, case

@@ -436,3 +436,19 @@ def test_provisioning_finds_a_number_that_holds_while_one_less_does_not() -> Non
             assert holds == is_enough
     assert units[150] > units[400] >= 5
     assert units[50] is None  # a pass takes 100 ms
+
+
+def test_a_day_needs_what_its_busiest_hour_needs() -> None:
+    """As short as a run can be, a day would fit into the queues of a fleet that is too small."""
+    need = Need(
+        device=Device(name="core", times=only_passes()),
+        traffic=STEADY,
+        rate=40 * 1.6,
+        targets_ms=(200,),
+        requests=2000,
+        seeds=1,
+        kinds=(KIND,),
+    )
+    day = replace(need, traffic=DIURNAL, rate=40)
+    assert provision(day)["units"] == provision(need)["units"]
+    assert provision(day)["units"][200] > 40 * 1.6 * PASS_S
