@@ -11,7 +11,7 @@ PHOTOS ?= $(ASSETS)/photos/train
 EVAL_PHOTOS ?= $(ASSETS)/photos/eval
 PAINTINGS ?= $(ASSETS)/paintings
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
-BENCHMARKS ?= engine serve batching shared memory tiles training balancer scaling
+BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
