@@ -16,7 +16,7 @@ import pytest
 import simpy
 
 from benchmarks.scaling.figures import IMAGES_PER_S, gpu_times
-from benchmarks.scaling.fleets import Device, on_gpus
+from benchmarks.scaling.fleets import Case, Device, judge, on_gpus
 from benchmarks.scaling.machines import STEPPED_BACK_WEIGHT, WEIGHT, Core, Line, Thread
 from benchmarks.scaling.provisioning import Need, fewest, provision
 from benchmarks.scaling.replica import ON_CUDA, Limits, Replica, Workers
@@ -303,6 +303,26 @@ def test_least_connections_takes_one_of_those_with_fewest_after_any_history() ->
     assert sum(replica.connections for replica in replicas) == len(open_ones)
 
 
+@pytest.mark.parametrize("routing", ["least connections", "two choices"])
+def test_a_replica_that_is_busy_for_long_is_left_alone_until_it_has_answered(routing: str) -> None:
+    large = Kind("fast", 1000, 1000)
+    seconds = Curve((KIND.pixels, large.pixels), (PASS_S, 10.5))
+    times = replace(only_passes(), passes={"fast": Pass(0.0, seconds)})
+    kinds = np.array([1, *[0] * 10, *[0] * 200])
+    workload = Workload((KIND, large), np.arange(211.0), kinds, np.zeros(211, np.int64))
+    outcome = simulate(Fleet(times=times, replicas=2, routing=routing), workload, seed=0)
+    fewer, more = sorted(counts.taken for counts in outcome.counts)
+    # Ten go to the other; from then on both are idle whenever one comes, and chance decides.
+    assert fewer + more == 211
+    assert fewer > 70
+    early = simulate(
+        Fleet(times=times, replicas=2, routing=routing),
+        Workload((KIND, large), np.arange(11.0), kinds[:11], np.zeros(11, np.int64)),
+        seed=0,
+    )
+    assert sorted(counts.taken for counts in early.counts) == [1, 10]
+
+
 @pytest.mark.parametrize("routing", ROUTERS)
 def test_every_routing_tries_another_replica_after_a_refusal_where_there_is_one(
     routing: str,
@@ -356,11 +376,12 @@ def test_routing_by_style_loads_fewer_networks_and_loads_replicas_less_evenly() 
 # --- workloads and runs
 
 
-def test_a_run_depends_on_its_seed_and_on_nothing_else() -> None:
-    fleet = Fleet(times=only_passes(noise=tuple(EXPONENTIAL)), replicas=2)
+@pytest.mark.parametrize("routing", ROUTERS)
+def test_a_run_depends_on_its_seed_and_on_nothing_else(routing: str) -> None:
+    fleet = Fleet(times=only_passes(noise=tuple(EXPONENTIAL)), replicas=3, routing=routing)
 
     def run(seed: int) -> list[float]:
-        workload = draw((KIND,), rate=10, count=300, seed=seed, networks=4)
+        workload = draw((KIND,), rate=20, count=300, seed=seed, networks=4)
         return simulate(fleet, workload, seed=seed).latencies_s.tolist()
 
     assert run(1) == run(1)
@@ -452,3 +473,21 @@ def test_a_day_needs_what_its_busiest_hour_needs() -> None:
     day = replace(need, traffic=DIURNAL, rate=40)
     assert provision(day)["units"] == provision(need)["units"]
     assert provision(day)["units"][200] > 40 * 1.6 * PASS_S
+
+
+def test_a_fleet_that_refuses_in_bursts_is_too_small_however_fast_it_answers() -> None:
+    device = Device(name="core", times=only_passes())
+    need = Need(
+        device=device,
+        traffic=BURSTS,
+        rate=95,
+        targets_ms=(60_000,),
+        requests=1,
+        seeds=1,
+        kinds=(KIND,),
+    )
+    units = provision(need)["units"][60_000]
+    assert units > 95 * PASS_S / 0.95
+    for count, is_enough in ((units, True), (units - 1, False)):
+        case = Case(device=device, units=count, rate=95, requests=1, traffic=BURSTS, kinds=(KIND,))
+        assert (judge(case)["refused"] <= 0.001) == is_enough
