@@ -14,15 +14,13 @@ import random
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
-
-T = TypeVar("T")
 
 # Worth sending again: both say that the service, not the request, is at fault.
 _AGAIN = (429, 503)
@@ -73,6 +71,23 @@ class ProblemError(AtelierError):
 
 class OutOfTimeError(AtelierError):
     """The time that the caller allowed has passed."""
+
+
+class Parameters(TypedDict, total=False):
+    """How to paint; what is left out, or None, is the service's own choice.
+
+    ``max_side`` is the longer side of the answer in px; ``keep_colors`` paints the brightness only;
+    ``strength`` is 0 for the photograph to 1 for the painting; ``seed`` varies generators that take
+    noise; ``format`` is ``jpeg``, ``png`` or ``webp``, else that of the photograph; ``quality`` is
+    1 to 100, of JPEG and WebP.
+    """
+
+    max_side: int | None
+    keep_colors: bool | None
+    strength: float | None
+    seed: int | None
+    format: str | None
+    quality: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +219,7 @@ class _Settings:
         self,
         image: bytes | Path,
         style: str,
-        parameters: dict[str, Any],
+        parameters: Parameters,
         timeout_s: float | None,
     ) -> _Exchange:
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -283,39 +298,21 @@ class Client(_Settings):
         image: bytes | Path,
         style: str,
         *,
-        max_side: int | None = None,
-        keep_colors: bool | None = None,
-        strength: float | None = None,
-        seed: int | None = None,
-        format: str | None = None,  # noqa: A002  # the parameter's name on the wire
-        quality: int | None = None,
         timeout_s: float | None = None,
+        **parameters: Unpack[Parameters],
     ) -> Stylized:
         """Paint a photograph.
 
         Args:
             image: a file's bytes, or where it lies.
             style: id of a style, or a mixture as ``a:0.6,b:0.4``.
-            max_side: longer side of the answer in px.
-            keep_colors: paint the brightness only.
-            strength: 0 is the photograph, 1 the painting.
-            seed: varies generators that take noise.
-            format: ``jpeg``, ``png`` or ``webp``; else that of the photograph.
-            quality: 1 to 100, of JPEG and WebP.
             timeout_s: for this call, in place of the client's.
+            parameters: see :class:`Parameters`.
 
         Raises:
             AtelierError: no answer, or an error.
             OSError: the file cannot be read.
         """
-        parameters = {
-            "max_side": max_side,
-            "keep_colors": keep_colors,
-            "strength": strength,
-            "seed": seed,
-            "format": format,
-            "quality": quality,
-        }
         return _read_picture(self._carry_out(self._stylize(image, style, parameters, timeout_s)))
 
     def _carry_out(self, exchange: _Exchange) -> httpx.Response:
@@ -381,23 +378,10 @@ class AsyncClient(_Settings):
         image: bytes | Path,
         style: str,
         *,
-        max_side: int | None = None,
-        keep_colors: bool | None = None,
-        strength: float | None = None,
-        seed: int | None = None,
-        format: str | None = None,  # noqa: A002  # the parameter's name on the wire
-        quality: int | None = None,
         timeout_s: float | None = None,
+        **parameters: Unpack[Parameters],
     ) -> Stylized:
         """As :meth:`Client.stylize`."""
-        parameters = {
-            "max_side": max_side,
-            "keep_colors": keep_colors,
-            "strength": strength,
-            "seed": seed,
-            "format": format,
-            "quality": quality,
-        }
         return _read_picture(
             await self._carry_out(self._stylize(image, style, parameters, timeout_s))
         )

@@ -8,13 +8,13 @@ import tempfile
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.balancer import pinned_to
 from benchmarks.generators import style_of, write_zoo
 from benchmarks.load import Call, make_form, make_jpeg, saturate
 from benchmarks.scaling.times import Curve, Pass, ServiceTimes
@@ -23,7 +23,7 @@ from service.jobs import StyleJob
 from service.stylizer import Stylizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.load import Answer
     from benchmarks.servers import Server
@@ -48,17 +48,6 @@ class Plan:
 
 FULL = Plan({"fast": (128, 192, 256, 384, 512, 1024), "johnson_half": (128, 192, 256, 384)}, 2.0, 5)
 QUICK = Plan({"fast": (128, 256, 384, 1024), "johnson_half": (128, 256, 384)}, 0.8, 2)
-
-
-@contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Let what is started in the block run on ``core`` alone."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def calibrate(
@@ -173,7 +162,7 @@ def processor_s(pid: int) -> float:
 
 def measure_load(runtime: RuntimeName, repeats: int) -> float:
     """Seconds until one more ``fast`` style is resident and has painted, over a later painting."""
-    with tempfile.TemporaryDirectory() as folder, pinned(CORES[0]):
+    with tempfile.TemporaryDirectory() as folder, pinned_to(CORES[0]):
         styles = [f"s{number}" for number in range(repeats + 1)]
         manifest = write_zoo(Path(folder), dict.fromkeys(styles, "fast"))
         photo = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)

@@ -113,17 +113,7 @@ def simulate(
     warm_s = workload.at_s[int(_WARM_UP * len(workload))]
     answered = [latency for came_s, latency in run.answered if came_s >= warm_s]
     end_s = min(workload.at_s[-1], until_s or np.inf)
-    return Outcome(
-        latencies_s=np.array(answered),
-        refused=sum(came_s >= warm_s for came_s in run.refused),
-        window_s=end_s - warm_s,
-        arrived=run.arrived,
-        answered=len(run.answered),
-        turned_away=len(run.refused),
-        in_flight=run.arrived - len(run.answered) - len(run.refused),
-        counts=[replica.counts for replica in run.replicas],
-        busy=run.busy_s() / run.env.now,
-    )
+    return run.outcome(answered, warm_s, end_s)
 
 
 def closed_loop(
@@ -141,17 +131,7 @@ def closed_loop(
     run.env.run(until_s)
     warm_s = _WARM_UP * until_s
     answered = [latency for came_s, latency in run.answered if came_s + latency >= warm_s]
-    return Outcome(
-        latencies_s=np.array(answered),
-        refused=sum(came_s >= warm_s for came_s in run.refused),
-        window_s=until_s - warm_s,
-        arrived=run.arrived,
-        answered=len(run.answered),
-        turned_away=len(run.refused),
-        in_flight=run.arrived - len(run.answered) - len(run.refused),
-        counts=[replica.counts for replica in run.replicas],
-        busy=run.busy_s() / run.env.now,
-    )
+    return run.outcome(answered, warm_s, until_s)
 
 
 class _Run:
@@ -180,6 +160,20 @@ class _Run:
             self._cores = [Core(self.env) for _ in range(fleet.replicas + fleet.spare_cores)]
             workers = [on_a_core(self.env, core) for core in self._cores[: fleet.replicas]]
         return [Replica(self.env, fleet.times, fleet.limits, own) for own in workers]
+
+    def outcome(self, latencies_s: list[float], warm_s: float, end_s: float) -> Outcome:
+        """What came of it, of which ``warm_s`` to ``end_s`` counts."""
+        return Outcome(
+            latencies_s=np.array(latencies_s),
+            refused=sum(came_s >= warm_s for came_s in self.refused),
+            window_s=end_s - warm_s,
+            arrived=self.arrived,
+            answered=len(self.answered),
+            turned_away=len(self.refused),
+            in_flight=self.arrived - len(self.answered) - len(self.refused),
+            counts=[replica.counts for replica in self.replicas],
+            busy=self.busy_s() / self.env.now,
+        )
 
     def busy_s(self) -> float:
         """Seconds that the mean GPU, or core, worked."""

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.balancer import pinned_to
 from benchmarks.generators import style_of, write_zoo
 from benchmarks.load import saturate
 from benchmarks.nginx import run_nginx
-from benchmarks.scaling.calibration import CORES, GENERATORS, picture_call, pinned, processor_s
+from benchmarks.scaling.calibration import CORES, GENERATORS, picture_call, processor_s
 from benchmarks.scaling.replica import Limits
 from benchmarks.scaling.simulation import Fleet, simulate
 from benchmarks.scaling.workload import Kind, draw
@@ -67,7 +68,7 @@ def run_replicas(folder: Path, count: int) -> Iterator[tuple[list[Server], Balan
     with ExitStack() as stack:
         servers = []
         for core in CORES[:count]:
-            with pinned(core):
+            with pinned_to(core):
                 limit = {"ATELIER_MAX_IN_FLIGHT": str(IN_FLIGHT)}
                 servers.append(stack.enter_context(run_service(zoo, 1, **limit)))
         addresses = [urlsplit(server.url).netloc for server in servers]
