@@ -59,7 +59,7 @@ def measure_whole(generator: Generator, patches: Tensor, contrast: Tensor) -> Wh
             raise _AllMeasured
         return mean, variance
 
-    layers = _instance_norms(generator)
+    layers = instance_norms(generator)
     if not layers:
         return WholeStatistics(contrast, patches.new_zeros(0))
     origin = torch.zeros((), dtype=torch.int64, device=patches.device)
@@ -81,7 +81,7 @@ def as_part_of(
     generator: Generator, whole: WholeStatistics, top: Tensor, left: Tensor
 ) -> Iterator[None]:
     """Within, ``generator`` paints a tile whose first pixel is at ``top`` and ``left``, px."""
-    layers = _instance_norms(generator)
+    layers = instance_norms(generator)
     offset = 0
     try:
         for layer in layers:
@@ -99,7 +99,7 @@ def as_part_of(
 
 def statistics_size(generator: Generator) -> int:
     """Length of ``WholeStatistics.norms``."""
-    return sum(2 * layer.num_features for layer in _instance_norms(generator))
+    return sum(2 * layer.num_features for layer in instance_norms(generator))
 
 
 @contextmanager
@@ -114,5 +114,6 @@ def _at(generator: Generator, top: Tensor, left: Tensor, contrast: Tensor) -> It
             grain.place = None
 
 
-def _instance_norms(generator: Generator) -> list[InstanceNorm]:
+def instance_norms(generator: Generator) -> list[InstanceNorm]:
+    """Those of ``generator``, in the order of its modules."""
     return [module for module in generator.modules() if isinstance(module, InstanceNorm)]

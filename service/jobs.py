@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model_zoo.cards import StyleCard
     from model_zoo.tiling import WholeStatistics
 
+    NormStatistics: TypeAlias = NDArray[np.float32]
 
 Mix: TypeAlias = tuple[tuple[int, float], ...]
 """Rows of a conditional network and how much of each, of sum 1; empty: the card's own row."""
@@ -89,4 +90,38 @@ class TileJob:
         return self.pixels.size // 3
 
 
-Job: TypeAlias = StyleJob | MeasureJob | TileJob
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameJob:
+    """A frame of a moving picture to paint: uint8 (H, W, 3), of any size.
+
+    ``before`` are the statistics that the frame before left, or None; ``memory``, in [0, 1), is how
+    much of them each normalization keeps. Answered by a :class:`PaintedFrame`.
+    """
+
+    card: StyleCard
+    pixels: NDArray[np.uint8]
+    before: NormStatistics | None = None
+    memory: float = 0.0
+    seed: int = 0
+    mix: Mix = ()
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Shared by no other job."""
+        return id(self)
+
+    @property
+    def pixel_count(self) -> int:
+        """H times W."""
+        return self.pixels.size // 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PaintedFrame:
+    """A frame as painted, uint8 (H, W, 3), and the statistics to paint the next one with."""
+
+    pixels: NDArray[np.uint8]
+    statistics: NormStatistics
+
+
+Job: TypeAlias = StyleJob | MeasureJob | TileJob | FrameJob

@@ -13,7 +13,7 @@ from model_zoo.cards import ZooError
 from model_zoo.checkpoints import check_row, load_style
 from model_zoo.generators.conditional import row_count
 from service.errors import DeviceLostError, DeviceOutOfMemoryError, StylizationError
-from service.jobs import Job, MeasureJob, StyleJob, TileJob
+from service.jobs import FrameJob, Job, MeasureJob, PaintedFrame, StyleJob, TileJob
 from service.runtimes import RuntimeName, RuntimeUnavailableError, create_runtime
 from service.runtimes.residents import Residents
 from service.tiles import TileLayout, pad_pixels
@@ -34,6 +34,8 @@ _TILE_SIDE_PX = 1280
 # Bounds how long others wait for one pass, or for the statistics; a picture of so many pixels still
 # has its own.
 _MAX_PASS_PX = 2048 * 2048
+# Of the memory that a painter keeps for each kind of pass.
+_KINDS = {StyleJob: "whole", TileJob: "tile", FrameJob: "frame"}
 _MEMORY_FAULTS = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -261,12 +263,14 @@ class Stylizer:
             if painter.keeps_memory:
                 self._painters.release_all()
             return [painter.measure(first.patches, first.contrast, mixes)]
-        kind = "tile" if isinstance(first, TileJob) else "whole"
+        kind = _KINDS[type(first)]
         self._painters.make_room(first.card.network, kind, pixel_count * painter.bytes_to_paint)
         if isinstance(first, TileJob):
             pixels = np.ascontiguousarray(first.pixels)[None]
             place = (first.whole, first.top, first.left)
             return _check(*painter.paint_tile(pixels, *place, mixes))
+        if isinstance(first, FrameJob):
+            return [_paint_frame(painter, first, mixes)]
         return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)], mixes)
 
 
@@ -306,6 +310,18 @@ def _paint_whole(
     pixels = np.stack(padded) if len(padded) > 1 else np.ascontiguousarray(padded[0])[None]
     painted, finite = painter.paint(pixels, [job.seed for job in jobs], mixes)
     return _check(painted[:, :height, :width], finite)
+
+
+def _paint_frame(painter: Painter, job: FrameJob, mixes: Mixes) -> PaintedFrame | StylizationError:
+    generator = painter.generator
+    height, width, _ = job.pixels.shape
+    padded = pad_pixels(job.pixels, generator.stride, generator.minimum_side)
+    pixels = np.ascontiguousarray(padded)[None]
+    painted, finite, statistics = painter.paint_frame(
+        pixels, job.before, job.memory, job.seed, mixes
+    )
+    (answer,) = _check(painted[:, :height, :width], finite)
+    return answer if isinstance(answer, Exception) else PaintedFrame(answer, statistics)
 
 
 def _check(

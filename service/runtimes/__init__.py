@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+    from service.jobs import NormStatistics
 
     Mixes: TypeAlias = NDArray[np.float32] | None
 
@@ -30,7 +31,7 @@ class Painter(Protocol):
     ``mixes`` says how much of each of the generator's rows to paint with, float32 (N, R), (1, R)
     for parts of one picture; None where it has no rows.
 
-    Both ways to paint give the paintings, as the pixels, and of each whether all its numbers were
+    All ways to paint give the paintings, as the pixels, and of each whether all its numbers were
     finite, bool (N,). What they give belongs to the caller.
     """
 
@@ -65,6 +66,20 @@ class Painter(Protocol):
         mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Paint a part of a picture, whose first pixel is at row ``top`` and column ``left``."""
+
+    def paint_frame(
+        self,
+        pixels: NDArray[np.uint8],
+        before: NormStatistics | None,
+        memory: float,
+        seed: int,
+        mixes: Mixes = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NormStatistics]:
+        """Paint a frame, (1, H, W, 3), keeping so much of the statistics of the one before.
+
+        Returns:
+            The painting, whether its numbers were finite, and the statistics for the next frame.
+        """
 
     @property
     def keeps_memory(self) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+    from service.jobs import NormStatistics
     from service.runtimes import Mixes
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,17 @@ class CudaPainter(TorchPainter):
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         with self._runtime.launching:
             return super().paint_tile(pixels, whole, top, left, mixes)
+
+    def paint_frame(
+        self,
+        pixels: NDArray[np.uint8],
+        before: NormStatistics | None,
+        memory: float,
+        seed: int,
+        mixes: Mixes = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NormStatistics]:
+        with self._runtime.launching:
+            return super().paint_frame(pixels, before, memory, seed, mixes)
 
     def release_memory(self) -> None:
         with self._runtime.launching:

@@ -21,7 +21,7 @@ from model_zoo.tiling import statistics_size  # noqa: E402
 from service.runtimes.folding import fold  # noqa: E402
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
 from service.runtimes.openvino_graphs import Graphs  # noqa: E402
-from service.runtimes.passes import TilePass, WholePass  # noqa: E402
+from service.runtimes.passes import FramePass, TilePass, WholePass  # noqa: E402
 from service.runtimes.torch_runtime import TorchPainter  # noqa: E402
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+    from service.jobs import NormStatistics
     from service.runtimes import Mixes, Painter
 
 # Largest maps held at once: 1.8 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
@@ -94,8 +95,8 @@ class OpenVinoRuntime:
 class OpenVinoPainter:
     """One generator; see :class:`service.runtimes.Painter`.
 
-    The pass for tiles is made when it is first needed. Statistics are taken by torch: once a
-    picture, of a sample.
+    The passes for tiles and for frames are made when they are first needed. Statistics of tiles
+    are taken by torch: once a picture, of a sample.
     """
 
     keeps_memory = True
@@ -111,6 +112,7 @@ class OpenVinoPainter:
             WholePass(self._folded).eval(), (self._example(), *self._mixes_of_own_row(2))
         )
         self._tile: Any = None
+        self._frame: Any = None
 
     def paint(
         self,
@@ -144,8 +146,26 @@ class OpenVinoPainter:
         statistics_of_whole = (whole.contrast.numpy(), whole.norms.numpy())
         return _run(self._tile, pixels, *place, *statistics_of_whole, *self._rows(mixes, 1))
 
+    def paint_frame(
+        self,
+        pixels: NDArray[np.uint8],
+        before: NormStatistics | None,
+        memory: float,
+        seed: int,  # noqa: ARG002
+        mixes: Mixes = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NormStatistics]:
+        size = statistics_size(self.generator)
+        if self._frame is None:
+            module = FramePass(self._folded).eval()
+            statistics = (torch.ones(1), torch.ones(size))
+            example = (self._example(), *statistics, *self._mixes_of_own_row(1))
+            self._frame = self._compile_pass(module, example)
+        kept = np.zeros(size, np.float32) if before is None else before
+        share = np.full(1, 0.0 if before is None else memory, np.float32)
+        return _run(self._frame, pixels, share, kept, *self._rows(mixes, 1))
+
     def release_memory(self) -> None:
-        for compiled in (self._whole, self._tile):
+        for compiled in (self._whole, self._tile, self._frame):
             if compiled is not None:
                 compiled.release_memory()
 
@@ -168,7 +188,7 @@ class OpenVinoPainter:
         return [own.numpy() for own in self._mixes_of_own_row(pictures)]
 
 
-def _run(compiled: Any, *inputs: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    painted, finite = compiled(list(inputs), share_inputs=True).to_tuple()
+def _run(compiled: Any, *inputs: NDArray[Any]) -> tuple[Any, ...]:
+    painted, finite, *more = compiled(list(inputs), share_inputs=True).to_tuple()
     # Copied, since OpenVINO writes the next answer into the same memory.
-    return painted.copy(), finite.astype(np.bool_)
+    return painted.copy(), finite.astype(np.bool_), *(array.copy() for array in more)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from model_zoo.frames import as_next_frame
 from model_zoo.generators.conditional import mixed
 from model_zoo.tiling import WholeStatistics, as_part_of
 
@@ -57,6 +58,34 @@ class TilePass(nn.Module):
         whole = WholeStatistics(contrast, norms)
         with mixed(self.generator, mixes), as_part_of(self.generator, whole, top, left):
             return to_pixels(self.generator.paint(to_photos(pixels), None))
+
+
+class FramePass(nn.Module):
+    """Paints a frame of a moving picture by statistics that it shares with the frame before.
+
+    Besides the pixels, of one frame, it takes how much is kept of that one's statistics, (1,), and
+    those (:mod:`model_zoo.frames`), and where the generator has rows, ``mixes``, (1, R). It gives
+    the statistics of this frame, too.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self,
+        pixels: Tensor,
+        memory: Tensor,
+        before: Tensor,
+        mixes: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with (
+            mixed(self.generator, mixes),
+            as_next_frame(self.generator, before, memory) as left,
+        ):
+            painted, finite = to_pixels(self.generator.paint(to_photos(pixels), seeds))
+            return painted, finite, left()
 
 
 def to_photos(pixels: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from model_zoo.generators.conditional import mixed
-from model_zoo.tiling import measure_whole
+from model_zoo.tiling import measure_whole, statistics_size
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint
-from service.runtimes.passes import TilePass, WholePass, to_photos
+from service.runtimes.passes import FramePass, TilePass, WholePass, to_photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
+    from service.jobs import NormStatistics
     from service.runtimes import Mixes
 
 
@@ -58,6 +59,7 @@ class TorchPainter:
         self.generator = generator
         self._whole = WholePass(generator).eval()
         self._tile = TilePass(generator).eval()
+        self._frame = FramePass(generator).eval()
 
     @torch.inference_mode()
     def paint(
@@ -89,6 +91,25 @@ class TorchPainter:
         pixels_there = self._upload(pixels)
         painted, finite = self._tile(pixels_there, *at, *statistics, self._rows(mixes))
         return painted.cpu().numpy(), finite.cpu().numpy()
+
+    @torch.inference_mode()
+    def paint_frame(
+        self,
+        pixels: NDArray[np.uint8],
+        before: NormStatistics | None,
+        memory: float,
+        seed: int,
+        mixes: Mixes = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NormStatistics]:
+        kept = (
+            torch.zeros(statistics_size(self.generator))
+            if before is None
+            else torch.from_numpy(before)
+        ).to(self._device)
+        share = torch.full((1,), 0.0 if before is None else memory, device=self._device)
+        rows = self._rows(mixes)
+        painted, finite, left = self._frame(self._upload(pixels), share, kept, rows, [seed])
+        return painted.cpu().numpy(), finite.cpu().numpy(), left.float().cpu().numpy()
 
     def release_memory(self) -> None:
         """Nothing is held."""

@@ -216,3 +216,24 @@ def test_bytes_to_paint_follow_the_largest_map() -> None:
 def test_bytes_to_measure_leave_out_what_comes_after_the_last_normalization() -> None:
     generator = GENERATORS["fast"]()
     assert bytes_to_measure(generator) < bytes_to_paint(generator) / 2
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_paint_frame_equals_eager_torch_from_frame_to_frame(
+    runtime: str, name: str, photos: np.ndarray
+) -> None:
+    painter, reference = load(runtime, name), load("torch", name)
+    statistics = expected_statistics = None
+    for number, memory in ((0, 0.5), (1, 0.5), (1, 0.0)):
+        frame = photos[number : number + 1]
+        painted, finite, statistics = painter.paint_frame(frame, statistics, memory, 3)
+        expected, _, expected_statistics = reference.paint_frame(
+            frame, expected_statistics, memory, 3
+        )
+        assert finite.tolist() == [True]
+        assert np.abs(painted.astype(int) - expected).max() <= 1
+        np.testing.assert_allclose(statistics, expected_statistics, rtol=1e-2, atol=1e-2)
+    # Without memory it is a photograph like any other.
+    alone, _ = painter.paint(photos[1:], [3])
+    assert np.abs(painted.astype(int) - alone).max() <= 1

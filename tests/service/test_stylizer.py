@@ -13,7 +13,7 @@ import torch
 from model_zoo.cards import SHIPPED_ZOO, Manifest, ZooError
 from model_zoo.checkpoints import load_generator
 from service.errors import DeviceLostError, DeviceOutOfMemoryError, StylizationError
-from service.jobs import Job, MeasureJob, StyleJob, TileJob
+from service.jobs import FrameJob, Job, MeasureJob, StyleJob, TileJob
 from service.stylizer import DeviceUnavailableError, Stylizer, is_lost
 from service.tiled import paint_in_tiles
 
@@ -312,3 +312,34 @@ def test_warm_up_paints_in_every_style(stylizer: Stylizer, manifest: Manifest) -
     assert stylizer.device == "cpu"
     assert stylizer.runtime in {"torch", "openvino"}
     assert stylizer.device_memory_bytes() == 0
+
+
+def test_run_of_frames_carries_statistics_from_one_to_the_next(
+    stylizer: Stylizer, manifest: Manifest, photograph: Callable[..., Image.Image]
+) -> None:
+    card = manifest.cards[0]
+    first, second = (
+        np.asarray(photograph(83, 61, name))  # of no stride
+        for name in ("coffee", "astronaut")
+    )
+    (painted,) = stylizer.run([FrameJob(card, first)])
+    (whole,) = stylizer.run([StyleJob(card, first)])
+    assert np.abs(painted.pixels.astype(int) - whole).max() <= 1
+
+    (kept,) = stylizer.run([FrameJob(card, second, painted.statistics, memory=0.9)])
+    (fresh,) = stylizer.run([FrameJob(card, second, painted.statistics, memory=0.0)])
+    assert kept.pixels.shape == second.shape
+    assert np.abs(kept.pixels.astype(int) - fresh.pixels).mean() > 1
+    between = np.abs(kept.statistics - painted.statistics).sum()
+    assert between < np.abs(fresh.statistics - painted.statistics).sum()
+
+
+def test_run_of_a_frame_that_is_out_of_range_gives_the_error(
+    torch_stylizer: Stylizer, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = manifest.cards[0]
+    generator = torch_stylizer._painters[card.network].generator
+    paint = generator.paint
+    monkeypatch.setattr(generator, "paint", lambda *photos: paint(*photos) * torch.nan)
+    (answer,) = torch_stylizer.run([FrameJob(card, np.zeros((32, 32, 3), np.uint8))])
+    assert isinstance(answer, StylizationError)
