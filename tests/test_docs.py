@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,10 +15,14 @@ import service.__main__
 import service.server
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from service.app import create_app
+from service.schemas import StylizeParameters
 from service.settings import Settings, variable_name
+from tests.documentation.pages import PAGES, blocks_of, name_of
 from trainer.previews import PREVIEW_MAX_BYTES, PREVIEW_SIDE_PX
 from trainer.style_sheets import (
     GALLERY_MAX_BYTES,
+    OPENING_MAX_BYTES,
+    OPENING_STYLES,
     SHEET_MAX_BYTES,
     comment_of,
     weights_comment,
@@ -25,14 +31,17 @@ from trainer.styles_page import styles_page
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = Manifest.read(SHIPPED_ZOO)
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+INVENTED_STYLES = {"starry-nite"}
+"""Wrong on purpose, for an example of an error."""
+SETTINGS_PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+API_PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 SETTING_ROW = re.compile(r"^\| `(ATELIER_\w+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_stands_in_the_table_with_its_default(name: str) -> None:
     field = Settings.model_fields[name]
-    rows = {row[1]: row for row in SETTING_ROW.finditer(README)}
+    rows = {row[1]: row for row in SETTING_ROW.finditer(SETTINGS_PAGE)}
 
     row = rows[variable_name(name)]
 
@@ -48,7 +57,7 @@ def test_every_setting_stands_in_the_table_with_its_default(name: str) -> None:
 
 
 def test_the_table_has_no_setting_that_is_gone() -> None:
-    named = [row[1] for row in SETTING_ROW.finditer(README)]
+    named = [row[1] for row in SETTING_ROW.finditer(SETTINGS_PAGE)]
 
     assert named == [variable_name(name) for name in Settings.model_fields]
 
@@ -77,30 +86,54 @@ def test_the_page_of_running_names_the_default_of_each_time_limit() -> None:
         assert float(seconds) == field.default
 
 
-def test_readme_has_a_curl_for_every_endpoint() -> None:
-    spoken_of = re.findall(r"127\.0\.0\.1:8000(/[\w./-]*)", README)
+@cache
+def endpoints() -> dict[str, dict[str, Any]]:
+    """Of the OpenAPI document; whose key it is does not matter, without any there is no /admin."""
+    paths: dict[str, dict[str, Any]] = create_app(Settings(admin_keys="0" * 64)).openapi()["paths"]
+    return paths
+
+
+def test_the_page_of_the_api_has_a_curl_for_every_endpoint() -> None:
+    spoken_of = re.findall(r"127\.0\.0\.1:8000(/[\w./-]*)", API_PAGE)
     styles = {card.style_id for card in MANIFEST}
     spoken_of = [
         re.sub(r"(?<=/styles/)([\w-]+)", lambda m: "{style_id}" if m[1] in styles else m[1], path)
         for path in spoken_of
     ]
-    # Whose key it is does not matter here; without any there is no /admin.
-    paths = create_app(Settings(admin_keys="0" * 64)).openapi()["paths"]
+    paths = endpoints()
 
     assert set(paths) - set(spoken_of) == set()
     assert set(spoken_of) - set(paths) <= {"/openapi.json", "/docs"}
 
 
-def test_readme_names_only_styles_that_ship() -> None:
-    styles = {card.style_id for card in MANIFEST}
+def test_the_page_of_the_api_lists_every_endpoint_with_its_method() -> None:
+    rows = re.findall(r"^\| \[`([A-Z]+) (/[^`]*)`\]", API_PAGE, re.MULTILINE)
 
-    assert set(re.findall(r"(?:style=|--init )([\w-]+)", README)) <= styles
+    assert {(method.lower(), path) for method, path in rows} == {
+        (method, path) for path, methods in endpoints().items() for method in methods
+    }
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
-def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
+def test_the_page_of_the_api_lists_every_parameter_of_stylize() -> None:
+    table = API_PAGE.partition("| parameter | meaning |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+    assert rows == ["image", *StylizeParameters.model_fields]
+
+
+def test_readme_names_every_option_of_stylize() -> None:
+    table = PAGES[0].read_text(encoding="utf-8").partition("| option |")[2].partition("\n\n")[0]
+
+    assert re.findall(r"`(\w+)`", table) == [*StylizeParameters.model_fields]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pages_name_only_styles_that_ship(page: Path) -> None:
+    shell = "\n".join(block.code for block in blocks_of(page) if block.language == "sh")
+    mixtures = re.findall(r"(?:style[= ]|--init )(\w[\w:.,-]*)", shell)
+    named = {part.partition(":")[0] for mixture in mixtures for part in mixture.split(",")}
+
+    assert named - INVENTED_STYLES <= {card.style_id for card in MANIFEST}
 
 
 def test_every_test_that_the_page_on_security_points_to_is_there() -> None:
@@ -119,9 +152,13 @@ def test_every_test_that_the_page_on_security_points_to_is_there() -> None:
 
 
 def test_layout_names_what_is_there() -> None:
-    block = README.partition("## Layout")[2].partition("```text\n")[2].partition("```")[0]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    layout = page.partition("## Around the packages")[2]
+    block = layout.partition("```text\n")[2].partition("```")[0]
+    assert len(block.splitlines()) > 10
     for line in block.splitlines():
-        assert (ROOT / line.split()[0]).exists(), line
+        for name in line.split("  ")[0].split():
+            assert (ROOT / name).exists(), line
 
 
 def test_the_page_of_styles_is_what_the_manifest_gives() -> None:
@@ -153,3 +190,10 @@ def test_the_gallery_shows_the_styles_that_ship() -> None:
 
     assert comment_of(gallery) == weights_comment(MANIFEST.cards), "make zoo-docs"
     assert gallery.stat().st_size <= GALLERY_MAX_BYTES
+
+
+def test_the_picture_that_readme_opens_with_is_of_styles_that_ship() -> None:
+    opening = ROOT / "docs/images/opening.jpg"
+
+    assert comment_of(opening) == weights_comment(MANIFEST.cards[:OPENING_STYLES]), "make zoo-docs"
+    assert opening.stat().st_size <= OPENING_MAX_BYTES

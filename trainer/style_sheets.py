@@ -1,4 +1,4 @@
-"""Pictures of a zoo for its page: a sheet of each style, and all styles beside each other."""
+"""Pictures of a zoo for its pages: a sheet of each style, all beside each other, and a few."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ GALLERY_WIDTH_PX = 1536
 GALLERY_PANEL_MAX_PX = 512
 GALLERY_MAX_BYTES = 400 * 1024
 
+OPENING_STYLES = 4
+OPENING_MAX_BYTES = 160 * 1024
+
 GAP_PX = 8
 CAPTION_PX = 16
 CAPTION_COLOUR = "#404040"
@@ -48,18 +51,30 @@ def style_sheet(card: StyleCard, generator: Generator) -> bytes:
 
 def gallery(manifest: Manifest, generators: Sequence[Generator]) -> bytes:
     """One photograph, and what each style of ``manifest`` makes of it: a JPEG."""
+    return _panels(
+        manifest.cards, generators, gallery_columns(1 + len(generators)), GALLERY_MAX_BYTES
+    )
+
+
+def opening(manifest: Manifest, generators: Sequence[Generator]) -> bytes:
+    """The photograph and the first few styles of ``manifest``, in one row: a JPEG."""
+    cards = manifest.cards[:OPENING_STYLES]
+    return _panels(cards, generators[:OPENING_STYLES], 1 + len(cards), OPENING_MAX_BYTES)
+
+
+def _panels(
+    cards: Sequence[StyleCard], generators: Sequence[Generator], columns: int, max_bytes: int
+) -> bytes:
+    """The photograph, and what each generator makes of it: a JPEG."""
     photo = astronaut()
-    columns = gallery_columns(1 + len(generators))
     panel_px = min(GALLERY_PANEL_MAX_PX, (GALLERY_WIDTH_PX - GAP_PX) // columns - GAP_PX)
     cells = [("the photograph", photo)]
     cells += [
         (card.title, stylize_photo(generator, photo))
-        for card, generator in zip(manifest, generators, strict=True)
+        for card, generator in zip(cards, generators, strict=True)
     ]
     small = [(title, image.resize((panel_px, panel_px), _LANCZOS)) for title, image in cells]
-    return jpeg_of_at_most(
-        _grid(small, columns), GALLERY_MAX_BYTES, weights_comment(manifest.cards)
-    )
+    return jpeg_of_at_most(_grid(small, columns), max_bytes, weights_comment(cards))
 
 
 def gallery_columns(panels: int) -> int:

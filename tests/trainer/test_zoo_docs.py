@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from model_zoo.cards import Manifest
+from model_zoo.checkpoints import load_style
 from trainer.__main__ import main
 from trainer.manifest_writer import write_manifest
 from trainer.previews import find_preview_photo
@@ -19,6 +21,7 @@ from trainer.style_sheets import (
     SHEET_MAX_BYTES,
     comment_of,
     gallery_columns,
+    opening,
     shortened,
     weights_comment,
 )
@@ -93,7 +96,8 @@ def test_page_sheets_and_gallery_are_written_and_name_their_weights(
         sheet = docs / f"styles/{card.style_id}.jpg"
         assert comment_of(sheet) == weights_comment([card])
         assert sheet.stat().st_size <= SHEET_MAX_BYTES
-    assert comment_of(docs / "images/gallery.jpg") == weights_comment(manifest.cards)
+    for picture in ("gallery", "opening"):
+        assert comment_of(docs / f"images/{picture}.jpg") == weights_comment(manifest.cards)
     assert weights_comment([manifest.card("ink")]) != weights_comment([manifest.card("wash")])
     assert (docs / "styles.md").read_text() == styles_page(manifest, docs)
     # Each sheet shows its own style.
@@ -116,6 +120,19 @@ def test_previews_are_painted_again_from_the_common_photograph(zoo: Path, tmp_pa
         assert not before.preview_path(before.card(card.style_id)).exists()
     assert f"zoo/{manifest.card('ink').preview}" in (tmp_path / "docs/styles.md").read_text()
     assert [card.sha256 for card in manifest] == [card.sha256 for card in before]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_opening_shows_the_first_styles_in_one_row(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.style_sheets.OPENING_STYLES", 1)
+    manifest = Manifest.read(zoo)
+    generators = [load_style(manifest, card) for card in manifest]
+
+    with Image.open(io.BytesIO(opening(manifest, generators))) as picture:
+        assert picture.info["comment"].decode() == weights_comment(manifest.cards[:1])
+        assert picture.width > 1.8 * picture.height  # two panels beside each other
 
 
 def test_sheets_of_other_photographs_go_where_they_are_asked_for(

@@ -16,7 +16,7 @@ from trainer.errors import TrainerError
 from trainer.pictures import jpeg_of_at_most
 from trainer.sample_photos import astronaut
 from trainer.sheets import contact_sheet, sheet_photos
-from trainer.style_sheets import gallery, sample_sheet, style_sheet
+from trainer.style_sheets import gallery, opening, sample_sheet, style_sheet
 from trainer.styles_page import styles_page
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _write_docs(manifest: Manifest, docs: Path) -> None:
         write_file(style_sheet(card, generators[-1]), sheets / f"{card.style_id}.jpg")
         print(sheets / f"{card.style_id}.jpg")
     write_file(gallery(manifest, generators), images / "gallery.jpg")
+    write_file(opening(manifest, generators), images / "opening.jpg")
     write_file(styles_page(manifest, docs).encode(), docs / "styles.md")
     print(docs / "styles.md")
 
