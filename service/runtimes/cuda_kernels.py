@@ -107,19 +107,27 @@ extern "C" __global__ void find_affine(
         bias[picture * stride + channel] - (low(first[channel]) + shifted) * gain;
 }
 
+// Where a pixel lies in a map whose squares of phases x phases pixels lie together.
+__device__ size_t place(size_t picture, int y, int x, int height, int width, int phases) {
+    if (phases == 1) return (picture * height + y) * width + x;
+    const size_t row = picture * (height / phases) + y / phases;
+    const size_t square = row * (width / phases) + x / phases;
+    return (square * phases + y % phases) * phases + x % phases;
+}
+
 // map * gain + shift, + other, ReLU, padded; each but the first two if asked for. Blocks (vectors
-// of a row, rows, pictures) of the answer.
+// of a row, rows, pictures) of the answer. Map and answer may each have their pixels in phases.
 extern "C" __global__ void rewrite(
     const Vector* map, const float* affine, const Vector* other, Vector* answer,
     int height, int width, int lanes, int padding, int mode,
-    int has_affine, int affine_stride, int has_other, int relu) {
+    int has_affine, int affine_stride, int has_other, int relu, int phases, int answer_phases) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= (width + 2 * padding) * lanes) return;
     const int lane = column % lanes;
     int x = column / lanes - padding, y = (int)blockIdx.y - padding;
     const bool outside = x < 0 || x >= width || y < 0 || y >= height;
-    const size_t to =
-        ((size_t)blockIdx.z * gridDim.y + blockIdx.y) * (width + 2 * padding) * lanes + column;
+    const size_t to = lane + lanes * place(
+        blockIdx.z, blockIdx.y, column / lanes, gridDim.y, width + 2 * padding, answer_phases);
     if (outside && mode == 2) {
         answer[to] = Vector{{0u, 0u, 0u, 0u}};
         return;
@@ -131,7 +139,7 @@ extern "C" __global__ void rewrite(
         x = min(max(x, 0), width - 1);
         y = min(max(y, 0), height - 1);
     }
-    const size_t from = (((size_t)blockIdx.z * height + y) * width + x) * lanes + lane;
+    const size_t from = lane + lanes * place(blockIdx.z, y, x, height, width, phases);
     if (!has_affine && !has_other && !relu) {
         answer[to] = map[from];
         return;
@@ -168,13 +176,19 @@ class KernelsUnavailableError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The kernels, loaded on one device. Maps are (N, C, H, W), bf16, channels last, C = 8 n."""
+    """The kernels, loaded on one device. Maps are (N, C, H, W), bf16, channels last, C = 8 n.
+
+    Maps in ``phases``, f, are (N, f f C, H / f, W / f): the pixels of each square of f x f are
+    channels, those of one pixel beside each other.
+    """
 
     sum_channels: Any
     find_affine: Any
     rewrite: Any
 
-    def instance_affine(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def instance_affine(
+        self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, phases: int = 1
+    ) -> Tensor:
         """What instance normalization multiplies and adds.
 
         Args:
@@ -182,11 +196,12 @@ class Kernels:
             weight: fp32, (C,), or (N, C): one for each picture.
             bias: as ``weight``.
             eps: added to the variance.
+            phases: those of ``x``.
 
         Returns:
             fp32, (N, 2, C): gain and shift.
         """
-        batch, channels, height, width = x.shape
+        batch, channels, height, width = _shape_without(phases, x)
         pixels, lanes = height * width, channels // VECTOR
         rows = _THREADS // lanes
         chunks = max(1, min(_CHUNKS, pixels // (4 * rows)))
@@ -214,6 +229,8 @@ class Kernels:
         relu: bool = False,
         padding: int = 0,
         mode: PaddingMode = "reflect",
+        phases: int = 1,
+        answer_phases: int = 1,
     ) -> Tensor:
         """``x`` times gain plus shift, plus ``other``, ReLU, padded, each if asked for, in one go.
 
@@ -224,23 +241,34 @@ class Kernels:
             relu: whether numbers below 0 become 0.
             padding: px at each side, less than H and W where it reflects.
             mode: what is in them.
+            phases: those of ``x``.
+            answer_phases: those of the answer; its sides are multiples of them.
         """
-        batch, channels, height, width = x.shape
+        batch, channels, height, width = _shape_without(phases, x)
         lanes = channels // VECTOR
-        padded = (batch, channels, height + 2 * padding, width + 2 * padding)
+        rows, columns = height + 2 * padding, width + 2 * padding
+        f = answer_phases
         answer = torch.empty(
-            padded, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+            (batch, f * f * channels, rows // f, columns // f),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
         )
         of_affine = 0 if affine is None or len(affine) == 1 else 2 * channels
-        columns = padded[3] * lanes
         arguments = (
             *(x, x if affine is None else affine, x if other is None else other, answer),
             *(height, width, lanes, padding, _MODES[mode]),
             *(int(affine is not None), of_affine, int(other is not None), int(relu)),
+            *(phases, answer_phases),
         )
-        grid = (-(-columns // _THREADS), padded[2], batch)
+        grid = (-(-columns * lanes // _THREADS), rows, batch)
         _launch(self.rewrite, grid, _THREADS, arguments)
         return answer
+
+
+def _shape_without(phases: int, x: Tensor) -> tuple[int, int, int, int]:
+    batch, channels, height, width = x.shape
+    return batch, channels // phases**2, height * phases, width * phases
 
 
 def suits(x: Tensor) -> bool:

@@ -27,15 +27,19 @@ _PADDING_BEFORE = {
 _LEAST_KERNEL = 7
 
 
-def fold(generator: Generator) -> Generator:
-    """Copy ``generator`` with its convolutions rewritten where that is faster."""
+def fold(generator: Generator, most_phases: int = 2) -> Generator:
+    """Copy ``generator`` with its convolutions rewritten where that is faster.
+
+    ``most_phases`` is how long the side of a square may be whose pixels become channels.
+    """
     folded = copy.deepcopy(generator)
     for module in list(folded.modules()):
         if isinstance(module, nn.Sequential):
             _fold_upsampling(module)
     for name, module in list(folded.named_children()):
         if isinstance(module, nn.Conv2d) and _is_thin(module):
-            setattr(folded, name, PolyphaseConvolution(module))
+            fits = phases_fit(most_phases, module, generator.stride)
+            setattr(folded, name, PolyphaseConvolution(module, most_phases if fits else 2))
     return folded
 
 
@@ -65,6 +69,32 @@ def _is_thin(convolution: nn.Conv2d) -> bool:
     )
 
 
+def phases_fit(phases: int, convolution: nn.Conv2d, stride: int) -> bool:
+    """Whether squares of so many pixels a side cut each padded map of ``stride`` without rest."""
+    return stride % phases == 0 and (convolution.kernel_size[0] - 1) % phases == 0
+
+
+def weight_of_phases(weight: Tensor, phases: int) -> Tensor:
+    """The same convolution between maps whose pixels are sorted by their phase, f = ``phases``.
+
+    (O, I, K, K) -> (O, f, f, I, f, f, T, T): row and column in the square, after and before it.
+    """
+    outputs, inputs, kernel, _ = weight.shape
+    taps = -(-(kernel + phases - 1) // phases)
+    sorted_by_phase = weight.new_zeros(
+        *(outputs, phases, phases, inputs, phases, phases), taps, taps
+    )
+    for row in range(phases):
+        for column in range(phases):
+            for y in range(kernel):
+                for x in range(kernel):
+                    at_y, at_x = divmod(row + y, phases), divmod(column + x, phases)
+                    sorted_by_phase[:, row, column, :, at_y[1], at_x[1], at_y[0], at_x[0]] = weight[
+                        :, :, y, x
+                    ]
+    return sorted_by_phase
+
+
 class UpsamplingConvolution(nn.Module):
     """Nearest upsampling by 2 and a 3x3 convolution, as one transposed convolution.
 
@@ -89,39 +119,29 @@ class UpsamplingConvolution(nn.Module):
 
 
 class PolyphaseConvolution(nn.Module):
-    """A convolution to few channels, as one to four times as many at half the size.
+    """A convolution to few channels, as one to many times as many on a smaller map.
 
-    The four pixels of each 2x2 square become channels, before and after it, so that the three
-    channels of RGB fill the processor's vectors as twelve. (N, C, H, W) -> (N, C', H, W), H and W
-    even.
+    The pixels of each square of ``phases`` x ``phases`` become channels, before and after it, so
+    that the three channels of RGB fill the processor's vectors. (N, C, H, W) -> (N, C', H, W), H
+    and W multiples of ``phases``.
     """
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, phases: int = 2) -> None:
         super().__init__()
-        weight = convolution.weight.detach()
-        outputs, inputs, kernel, _ = weight.shape
-        taps = kernel // 2 + 1
-        phases = weight.new_zeros(outputs, 2, 2, inputs, 2, 2, taps, taps)
-        for row in (0, 1):
-            for column in (0, 1):
-                for y in range(kernel):
-                    for x in range(kernel):
-                        at_y, at_x = divmod(row + y, 2), divmod(column + x, 2)
-                        phases[:, row, column, :, at_y[1], at_x[1], at_y[0], at_x[0]] = weight[
-                            :, :, y, x
-                        ]
-        phases = phases.reshape(4 * outputs, 4 * inputs, taps, taps)
-        self.weight = nn.Parameter(phases, requires_grad=False)
+        self.phases = phases
+        weight = weight_of_phases(convolution.weight.detach(), phases)
+        self.weight = nn.Parameter(weight.flatten(3, 5).flatten(0, 2), requires_grad=False)
         bias = convolution.bias
         self.bias = (
             None
             if bias is None
-            else nn.Parameter(bias.detach().repeat_interleave(4), requires_grad=False)
+            else nn.Parameter(bias.detach().repeat_interleave(phases**2), requires_grad=False)
         )
-        self.padding = (kernel // 2,) * 4
+        self.padding = (convolution.kernel_size[0] // 2,) * 4
         mode = convolution.padding_mode
         self.padding_mode = "constant" if mode == "zeros" else mode
 
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, self.padding, mode=self.padding_mode)
-        return F.pixel_shuffle(F.conv2d(F.pixel_unshuffle(padded, 2), self.weight, self.bias), 2)
+        sorted_by_phase = F.pixel_unshuffle(padded, self.phases)
+        return F.pixel_shuffle(F.conv2d(sorted_by_phase, self.weight, self.bias), self.phases)

@@ -6,6 +6,8 @@ of a residual block and the padding of the next, is one reading and one writing 
 
 from __future__ import annotations
 
+import math
+from itertools import zip_longest
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -15,7 +17,12 @@ from torch.nn import functional as F
 from model_zoo.generators.conditional import ConditionalInstanceNorm
 from model_zoo.layers import InstanceNorm, ResidualBlock
 from service.runtimes.cuda_kernels import VECTOR, suits
-from service.runtimes.folding import PolyphaseConvolution, UpsamplingConvolution, fold
+from service.runtimes.folding import (
+    PolyphaseConvolution,
+    UpsamplingConvolution,
+    fold,
+    weight_of_phases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +31,11 @@ if TYPE_CHECKING:
     from service.runtimes.cuda_kernels import Kernels, PaddingMode
 
 _KERNEL_MODES = ("reflect", "replicate")
+# Squares of pixels that are channels for the first and the last convolution: three channels leave
+# tensor cores idle, 48 do not.
+_INPUT_PHASES = 2
+_OUTPUT_PHASES = 4
+_LEAST_KERNEL = 7  # below, sorting costs more than it saves
 
 
 def fuse(generator: Generator, kernels: Kernels) -> Generator:
@@ -31,7 +43,7 @@ def fuse(generator: Generator, kernels: Kernels) -> Generator:
 
     A module that is not known here stays as it is, and gets bf16 maps.
     """
-    fused = fold(generator)
+    fused = fold(generator, _OUTPUT_PHASES)
     _fuse_children(fused, kernels)
     return fused
 
@@ -61,7 +73,8 @@ def _fused(module: nn.Module, kernels: Kernels) -> nn.Module:
 def _fused_layers(sequence: nn.Sequential, kernels: Kernels) -> list[nn.Module]:
     """The layers of ``sequence`` and of those in it, each with what it swallows behind it."""
     fused: list[nn.Module] = []
-    for layer in _flat(sequence):
+    layers = list(_flat(sequence))
+    for layer, behind in zip_longest(layers, layers[1:]):
         before = fused[-1] if fused else None
         if isinstance(layer, nn.ReLU) and isinstance(before, FusedNorm):
             before.relu = True
@@ -70,7 +83,8 @@ def _fused_layers(sequence: nn.Sequential, kernels: Kernels) -> list[nn.Module]:
             if isinstance(before, FusedNorm):
                 before.padding, before.mode = convolution.padding, convolution.mode
                 convolution.padding = 0
-            fused.append(convolution)
+            sorts = isinstance(behind, InstanceNorm) and _sees_few_channels(layer)
+            fused.append(PhasedConvolution(layer, convolution) if sorts else convolution)
         else:
             fused.append(_fused(layer, kernels))
     return fused
@@ -82,6 +96,19 @@ def _flat(sequence: nn.Sequential) -> Iterable[nn.Module]:
             yield from _flat(layer)
         else:
             yield layer
+
+
+def _sees_few_channels(convolution: nn.Conv2d) -> bool:
+    """Whether a large kernel gets so few channels that most of each product would be of zeros."""
+    kernel = convolution.kernel_size[0]
+    return (
+        convolution.in_channels <= 4  # RGB, and perhaps a mask
+        and convolution.kernel_size == (kernel, kernel)
+        and kernel >= _LEAST_KERNEL
+        and (kernel - 1) % _INPUT_PHASES == 0
+        and (convolution.stride, convolution.padding) == ((1, 1), (kernel // 2, kernel // 2))
+        and (convolution.groups, convolution.dilation) == (1, (1, 1))
+    )
 
 
 class HalfConvolution(nn.Module):
@@ -119,6 +146,34 @@ class HalfConvolution(nn.Module):
         )
 
 
+class PhasedConvolution(nn.Module):
+    """A convolution of RGB that gives its map in phases, for a :class:`FusedNorm` to sort back.
+
+    (N, 3, H, W) -> (N, f f C', H / f, W / f), or (N, C', H, W) where H or W have a rest.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, plain: HalfConvolution) -> None:
+        super().__init__()
+        self.plain = plain
+        weight = weight_of_phases(convolution.weight.detach(), _INPUT_PHASES)
+        weight = weight.flatten(3, 5).permute(1, 2, 0, 3, 4, 5).flatten(0, 2)
+        self.more = -weight.shape[1] % VECTOR
+        self.weight = _half(F.pad(weight, (0, 0, 0, 0, 0, self.more)))
+        bias = convolution.bias
+        self.bias = None if bias is None else _half(bias.repeat(_INPUT_PHASES**2))
+        self.padding = (convolution.kernel_size[0] // 2,) * 4
+        mode = convolution.padding_mode
+        self.mode = "constant" if mode == "zeros" else mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] % _INPUT_PHASES or x.shape[-1] % _INPUT_PHASES:
+            plain: Tensor = self.plain(x)
+            return plain
+        x = F.pad(x.to(torch.bfloat16), self.padding, mode=self.mode)
+        x = F.pad(F.pixel_unshuffle(x, _INPUT_PHASES), (0, 0, 0, 0, 0, self.more))
+        return F.conv2d(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias)
+
+
 class HalfUpsampling(nn.Module):
     """:class:`UpsamplingConvolution` in bf16, padded by the kernels."""
 
@@ -136,18 +191,29 @@ class HalfUpsampling(nn.Module):
 
 
 class HalfPolyphase(nn.Module):
-    """:class:`PolyphaseConvolution` in bf16, padded by the kernels."""
+    """:class:`PolyphaseConvolution` in bf16, its map padded and sorted by the kernels."""
 
     def __init__(self, convolution: PolyphaseConvolution, kernels: Kernels) -> None:
         super().__init__()
-        self.weight, self.bias = _half(convolution.weight), _half_or_none(convolution.bias)
+        self.phases = f = convolution.phases
+        # From a channel's phases beside each other to a phase's channels, as the kernels sort.
+        outputs, inputs, *taps = convolution.weight.shape
+        weight = convolution.weight.view(outputs, inputs // f**2, f * f, *taps)
+        weight = weight.transpose(1, 2).flatten(1, 2)
+        self.weight, self.bias = _half(weight), _half_or_none(convolution.bias)
         self.kernels = kernels
         self.padding = convolution.padding[0]
         self.mode = _kernel_mode(convolution.padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _rewritten(x.to(torch.bfloat16), self.kernels, padding=self.padding, mode=self.mode)
-        return F.pixel_shuffle(F.conv2d(F.pixel_unshuffle(x, 2), self.weight, self.bias), 2)
+        x = _rewritten(
+            x.to(torch.bfloat16),
+            self.kernels,
+            padding=self.padding,
+            mode=self.mode,
+            answer_phases=self.phases,
+        )
+        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias), self.phases)
 
 
 def _half_or_none(parameter: Tensor | None) -> nn.Parameter | None:
@@ -183,7 +249,10 @@ class FusedNorm(nn.Module):
         self.mode: PaddingMode = "reflect"
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        affine = self._affine(x) if suits(x) else None
+        phases = math.isqrt(x.shape[1] // self.norm.num_features)
+        if phases > 1 and (self.norm.statistics is not None or not suits(x)):
+            x, phases = _sorted_back(x, phases), 1
+        affine = self._affine(x, phases) if suits(x) else None
         return _rewritten(
             x if affine is not None else self.norm(x),
             self.kernels,
@@ -192,13 +261,14 @@ class FusedNorm(nn.Module):
             relu=self.relu,
             padding=self.padding,
             mode=self.mode,
+            phases=phases,
         )
 
-    def _affine(self, x: Tensor) -> Tensor:
+    def _affine(self, x: Tensor, phases: int) -> Tensor:
         """Gain and shift of each channel, fp32, (N, 2, C) or (1, 2, C)."""
         weight, bias = self._weight_and_bias(x)
         if self.norm.statistics is None:
-            return self.kernels.instance_affine(x, weight, bias, self.norm.eps)
+            return self.kernels.instance_affine(x, weight, bias, self.norm.eps, phases=phases)
         mean, variance = self.norm.statistics(x.float())
         gain = weight.view(-1, x.shape[1]) * torch.rsqrt(variance + self.norm.eps)
         return torch.stack((gain, bias.view(-1, x.shape[1]) - mean * gain), 1)
@@ -211,7 +281,7 @@ class FusedNorm(nn.Module):
                 raise RuntimeError("no row is set: call the generator, not its layers")
             return row.gain.float(), row.shift.float()
         if not norm.affine:
-            ones = x.new_ones(x.shape[1], dtype=torch.float32)
+            ones = x.new_ones(norm.num_features, dtype=torch.float32)
             return ones, torch.zeros_like(ones)
         return norm.weight, norm.bias
 
@@ -241,13 +311,27 @@ def _rewritten(
     relu: bool = False,
     padding: int = 0,
     mode: PaddingMode = "reflect",
+    phases: int = 1,
+    answer_phases: int = 1,
 ) -> Tensor:
     """:meth:`Kernels.rewritten`, by torch where the kernels do not take ``x``."""
-    if affine is None and other is None and not relu and not padding:
+    changes = affine is not None or other is not None or relu or padding
+    if not changes and phases == answer_phases:
         return x
     others_suit = other is None or suits(other)
-    if suits(x) and others_suit and not (mode == "reflect" and padding >= min(x.shape[-2:])):
-        return kernels.rewritten(x, affine, other=other, relu=relu, padding=padding, mode=mode)
+    least_side = phases * min(x.shape[-2:])
+    if suits(x) and others_suit and not (mode == "reflect" and padding >= least_side):
+        return kernels.rewritten(
+            x,
+            affine,
+            other=other,
+            relu=relu,
+            padding=padding,
+            mode=mode,
+            phases=phases,
+            answer_phases=answer_phases,
+        )
+    x = _sorted_back(x, phases)
     if affine is not None:
         gain, shift = affine[..., None, None].unbind(1)
         x = torch.addcmul(shift, x.float(), gain).to(x.dtype)
@@ -257,4 +341,20 @@ def _rewritten(
         x = x.relu()
     if padding:
         x = F.pad(x, (padding,) * 4, mode="constant" if mode == "zeros" else mode)
-    return x
+    return _sorted(x, answer_phases)
+
+
+def _sorted(x: Tensor, phases: int) -> Tensor:
+    """(N, C, H, W) -> (N, f f C, H / f, W / f), in the kernels' order."""
+    batch, channels, height, width = x.shape
+    f = phases
+    squares = x.reshape(batch, channels, height // f, f, width // f, f).permute(0, 3, 5, 1, 2, 4)
+    return squares.flatten(1, 3).contiguous(memory_format=torch.channels_last)
+
+
+def _sorted_back(x: Tensor, phases: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    f = phases
+    squares = x.reshape(batch, f, f, channels // f**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    plain = squares.reshape(batch, channels // f**2, f * height, f * width)
+    return plain.contiguous(memory_format=torch.channels_last)

@@ -31,13 +31,27 @@ def test_upsampling_convolution_equals_upsampling_and_convolution(
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("kernel", [3, 7, 9])
+@pytest.mark.parametrize(("kernel", "phases"), [(3, 2), (7, 2), (9, 2), (9, 4), (5, 4)])
 @torch.inference_mode()
-def test_polyphase_convolution_equals_the_convolution(padding: Padding, kernel: int) -> None:
+def test_polyphase_convolution_equals_the_convolution(
+    padding: Padding, kernel: int, phases: int
+) -> None:
     torch.manual_seed(0)
     plain = convolution(5, 3, kernel, padding, bias=True).eval()
-    x = torch.randn(2, 5, 10, 14)
-    assert torch.allclose(PolyphaseConvolution(plain)(x), plain(x), atol=1e-5)
+    x = torch.randn(2, 5, 12, 16)
+    assert torch.allclose(PolyphaseConvolution(plain, phases)(x), plain(x), atol=1e-5)
+
+
+def test_fold_sorts_into_no_more_phases_than_kernel_and_stride_allow() -> None:
+    def phases_of(last_kernel: int, stride: int) -> int:
+        generator = GENERATORS["johnson"](last_kernel=last_kernel)
+        generator.stride = stride
+        convolution = fold(generator, most_phases=4).to_rgb
+        assert isinstance(convolution, PolyphaseConvolution)
+        return convolution.phases
+
+    assert phases_of(9, 4) == phases_of(9, 8) == 4
+    assert phases_of(7, 4) == phases_of(9, 2) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest
 from model_zoo.checkpoints import load_generator
+from model_zoo.frames import as_next_frame
 from model_zoo.generators import GENERATORS
 from model_zoo.generators.conditional import mixed, row_mix
-from model_zoo.tiling import as_part_of, measure_whole
+from model_zoo.layers import Generator, InstanceNorm, convolution
+from model_zoo.tiling import as_part_of, measure_whole, statistics_size
 from service.runtimes import cuda_kernels, fusing
 from service.runtimes.cuda_kernels import VECTOR, Kernels
 from service.runtimes.cuda_runtime import MIN_HALF_PSNR_DB, CudaPainter
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from model_zoo.layers import Generator
 
 EMULATION = Path(__file__).parent / "emulation"
 COMPILER = shutil.which("g++")
@@ -113,6 +115,29 @@ def test_rewritten_does_all_at_once(kernels: Kernels, mode: Any, batch_of_affine
     assert padded.is_contiguous(memory_format=torch.channels_last)
 
 
+def in_phases(x: Tensor, phases: int) -> Tensor:
+    """(N, C, H, W) -> (N, f f C, H / f, W / f), written out."""
+    rows = [x[..., row::phases, column::phases] for row, column in np.ndindex(phases, phases)]
+    return half(torch.cat(rows, 1))
+
+
+@pytest.mark.parametrize(("phases", "answer_phases"), [(2, 1), (1, 4), (2, 3), (4, 4)])
+def test_maps_may_have_their_pixels_in_phases(
+    kernels: Kernels, phases: int, answer_phases: int
+) -> None:
+    x = half(torch.randn(2, 16, 8, 20) + 3 * torch.randn(16, 1, 1))
+    weight, bias = torch.randn(2, 16)
+    affine = kernels.instance_affine(in_phases(x, phases), weight, bias, 1e-5, phases=phases)
+    # The chunks are other ones, and the first pixel is the same.
+    assert torch.allclose(affine, kernels.instance_affine(x, weight, bias, 1e-5), atol=1e-4)
+    options: Any = {"relu": True, "padding": 2, "mode": "reflect"}
+    answer = kernels.rewritten(
+        in_phases(x, phases), affine, phases=phases, answer_phases=answer_phases, **options
+    )
+    assert torch.equal(answer, in_phases(kernels.rewritten(x, affine, **options), answer_phases))
+    assert answer.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_rewritten_keeps_what_is_not_a_number(kernels: Kernels) -> None:
     x = half(torch.zeros(1, 8, 2, 2))
     x[0, 3, 0, 1], x[0, 4, 1, 1] = torch.nan, torch.inf
@@ -133,6 +158,7 @@ def test_fused_generator_paints_nearly_the_same(
     kinds = [type(module).__name__ for module in fused.modules()]
     assert "Conv2d" not in kinds
     assert "ReLU" not in kinds
+    assert ("PhasedConvolution" in kinds) == ("HalfPolyphase" in kinds) == (name == "johnson_half")
     pictures = [np.asarray(photograph(96, 64, n)) for n in ("coffee", "chelsea")]
     photos = to_photos(torch.from_numpy(np.stack(pictures)))
     for other_size in (photos, photos[..., :32, :32]):
@@ -145,9 +171,30 @@ def test_fused_generator_paints_nearly_the_same(
         zero = torch.tensor(0)
         with as_part_of(fused, whole, zero, zero):
             tile = to_pixels(fused.paint(photos[:1], None))[0]
+        nothing = torch.zeros(statistics_size(fused))
+        with as_next_frame(fused, nothing, torch.zeros(1)):
+            frame = to_pixels(fused.paint(photos[:1], None))[0]
         painted = to_pixels(fused.paint(photos[:1], None))[0]
-    error = (tile.double() - painted).square().mean().item()
-    assert 10 * np.log10(255**2 / (error + 1e-9)) > MIN_HALF_PSNR_DB
+    for other_way in (tile, frame):
+        error = (other_way.double() - painted).square().mean().item()
+        assert 10 * np.log10(255**2 / (error + 1e-9)) > MIN_HALF_PSNR_DB
+
+
+def test_sizes_that_leave_a_rest_are_fused_without_phases(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(convolution(3, 16, 9), InstanceNorm(16), nn.ReLU())
+    (fused,) = fusing.fuse(FakeGenerator(plain), kernels).children()
+    with torch.inference_mode():
+        for height, width in ((20, 24), (21, 24), (20, 25)):
+            photo = torch.rand(1, 3, height, width) * 32
+            error = (fused(photo) - plain(photo)).abs().max()
+            assert 0 < error < 0.05
+
+
+class FakeGenerator(Generator):
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
 
 
 class PainterOnCpu(CudaPainter):

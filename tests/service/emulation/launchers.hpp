@@ -14,9 +14,9 @@ extern "C" void launch_find_affine(
 extern "C" void launch_rewrite(
     const unsigned* grid, unsigned threads, const Vector* map, const float* affine,
     const Vector* other, Vector* answer, int height, int width, int lanes, int padding, int mode,
-    int has_affine, int affine_stride, int has_other, int relu) {
+    int has_affine, int affine_stride, int has_other, int relu, int phases, int answer_phases) {
     launch(grid, threads, false, [&] {
         rewrite(map, affine, other, answer, height, width, lanes, padding, mode, has_affine,
-                affine_stride, has_other, relu);
+                affine_stride, has_other, relu, phases, answer_phases);
     });
 }
