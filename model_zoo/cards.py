@@ -77,6 +77,11 @@ class StyleCard:
             raise ZooError(f"style {self.style_id!r}: sha256 must be 64 hexadecimal digits")
 
     @property
+    def has_noise(self) -> bool:
+        """Whether the generator draws noise from a seed, as its argument of that name says."""
+        return bool(self.arguments.get("noise_channels", 0))
+
+    @property
     def architecture(self) -> str:
         """Equal only for generators that differ in nothing but their weights."""
         return f"{self.generator} {sorted(self.arguments.items())}"

@@ -17,7 +17,9 @@ from service.head import HeadMiddleware
 from service.logs import RequestLogMiddleware, RequestRecord, is_probe
 from service.metrics import Metrics
 from service.openapi import DocumentedApp
+from service.page import add_page
 from service.problems import UnhandledErrorMiddleware, install_error_handlers
+from service.progress import ProgressBoard
 from service.studio import LocalStudio
 
 if TYPE_CHECKING:
@@ -105,10 +107,13 @@ def create_app(
     app.state.settings, app.state.metrics, app.state.access = settings, metrics, Access(settings)
     app.state.zoos, app.state.reloader = studio.zoos, studio.reloader
     app.state.lifecycle, app.state.pipeline = studio.lifecycle, studio.pipeline
+    app.state.progress = ProgressBoard()
     app.include_router(routes.router)
     if settings.admin_keys and studio.reloader is not None:
         app.include_router(admin.router)
     add_docs(app)
+    if settings.page:
+        add_page(app, settings)
     install_error_handlers(app)
     # The last added stands outermost.
     app.add_middleware(UnhandledErrorMiddleware)

@@ -129,6 +129,12 @@ class Batcher(Generic[Job, Result]):
     def __len__(self) -> int:
         return sum(not waiting.answer.done() for waiting in self._waiting)
 
+    def jobs_ahead(self, job: Job) -> int | None:
+        """How many run or were submitted before ``job``; None unless that waits."""
+        live = (waiting.job for waiting in self._waiting if not waiting.answer.done())
+        place = next((place for place, other in enumerate(live) if other is job), None)
+        return None if place is None else place + sum(len(run.batch) for run in self._running)
+
     async def submit(self, job: Job, deadline: float) -> Batched[Result]:
         """Wait for the result of ``job``; cancel this call to withdraw it.
 

@@ -5,6 +5,7 @@ ServiceError
 ├── UnauthorizedError            401  with WWW-Authenticate
 ├── ForbiddenError               403  a valid key, where an administrator's is needed
 ├── StyleNotFoundError           404
+├── RequestNotFoundError         404  not in flight, or another's
 ├── NotAcceptableError           406
 ├── UploadTimeoutError           408  the body comes too slowly
 ├── ReloadInProgressError        409
@@ -86,6 +87,12 @@ class StyleNotFoundError(ServiceError):
     """The zoo holds no style of that id."""
 
     status, slug, title = 404, "style-not-found", "Style not found"
+
+
+class RequestNotFoundError(ServiceError):
+    """No request of that id is in flight here, or it is another caller's."""
+
+    status, slug, title = 404, "request-not-found", "Request not found"
 
 
 class NotAcceptableError(ServiceError):

@@ -30,6 +30,7 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 UNMATCHED_ROUTE = "unmatched"
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+_PROGRESS = "/requests/"
 _CLIENT_CLOSED_REQUEST = 499
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
@@ -154,7 +155,7 @@ class RequestLogMiddleware:
                 record.duration_s = time.perf_counter() - started
                 record.problem = scope["state"].get("problem", "")
                 record.route = _route_template(scope)
-                level = logging.DEBUG if record.route in _PROBES else logging.INFO
+                level = logging.DEBUG if is_probe(scope) else logging.INFO
                 logger.log(level, "request_finished", extra={"fields": record.as_fields()})
                 self.on_finished(record)
                 _request_id.reset(token)
@@ -180,8 +181,9 @@ def continue_request(ids: dict[str, str]) -> Iterator[None]:
 
 
 def is_probe(scope: Scope) -> bool:
-    """Whether a request asks for health or metrics, of which there are many, all alike."""
-    return scope["path"].removeprefix(scope.get("root_path", "")) in _PROBES
+    """Whether a request asks how things are, of which there are many, all alike."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in _PROBES or path.startswith(_PROGRESS)
 
 
 @contextmanager
@@ -211,7 +213,7 @@ def _trace_ids() -> dict[str, str]:
 
 def _route_template(scope: Scope) -> str:
     if "route" in scope:
-        return str(scope["route"].path)
+        return str(scope["route"].path_format)
     # The documentation's routes leave no template, and have no parameters that would need one.
     return str(scope["path"]) if "endpoint" in scope else UNMATCHED_ROUTE
 

@@ -61,6 +61,17 @@ def choose_style(text: str, manifest: Manifest) -> Choice:
     return Choice(cards[0], mix)
 
 
+def partners_of(card: StyleCard, manifest: Manifest) -> list[str]:
+    """Ids of the styles that ``card`` can be mixed with, the first listed of each row."""
+    rows: dict[int, str] = {}
+    own = _row_card_of(card, manifest)
+    for other in manifest if own else ():
+        row = _row_card_of(other, manifest)
+        if row and own and row.network == own.network and row.style_row != own.style_row:
+            rows.setdefault(row.style_row, other.style_id)
+    return list(rows.values())
+
+
 def label_of(text: str, manifest: Manifest) -> str:
     """A word for logs and metrics: the style, ``mixture``, or ``unknown``."""
     known = {card.style_id for card in manifest}
@@ -93,12 +104,20 @@ def find_card(style_id: str, manifest: Manifest) -> StyleCard:
         raise StyleNotFoundError(f"no style {style_id!r}; there are {known}") from error
 
 
-def _row_card(card: StyleCard, manifest: Manifest) -> StyleCard:
-    """The card that stands for ``card`` in mixtures."""
+def _row_card_of(card: StyleCard, manifest: Manifest) -> StyleCard | None:
     if card.style_row:
         return card
-    if card.mixes_as:
-        return manifest.card(card.mixes_as)
+    return manifest.card(card.mixes_as) if card.mixes_as else None
+
+
+def _row_card(card: StyleCard, manifest: Manifest) -> StyleCard:
+    """The card that stands for ``card`` in mixtures.
+
+    Raises:
+        InvalidParameterError: there is none.
+    """
+    if row_card := _row_card_of(card, manifest):
+        return row_card
     able = [other.style_id for other in manifest if other.style_row or other.mixes_as]
     raise InvalidParameterError(
         f"style: {card.style_id!r} has a network of its own and cannot be mixed; "

@@ -73,6 +73,8 @@ PROBLEM_DETAILS = {
     "unauthorized": "a key is needed; send Authorization: Bearer KEY, or X-API-Key: KEY",
     "forbidden": "this key does not open /admin; send an administrator's",
     "style-not-found": "no style 'cubism'; GET /styles lists them",
+    "request-not-found": "no request 'order-66' of yours is in flight here; it may be done, or at "
+    "another instance",
     "not-acceptable": "Accept: text/html takes none of image/jpeg, image/png, image/webp",
     "upload-too-slow": "32.0 KiB of the body came in 12 s; send at least 16 KiB/s",
     "reload-in-progress": "another reload is not done yet; wait for its answer",
@@ -104,11 +106,14 @@ _STYLE = StyleInfo(
     year="1889",
     description="swirls of blue and yellow",
     generator="johnson_half",
-    mixable=False,
+    mixable=True,
+    mixes_with=["great-wave", "the-scream"],
+    has_noise=False,
     picture_license="public domain",
     weights_license="Apache-2.0",
     preview_url="/styles/starry-night/preview",
 ).model_dump()
+_PATH_EXAMPLES = {"style_id": _STYLE["id"], "request_id": "order-66"}
 JSON_EXAMPLES = {StyleInfo: _STYLE, StyleList: {"styles": [_STYLE]}}
 
 
@@ -268,7 +273,7 @@ def _complete_operation(path: str, operation: dict[str, Any]) -> None:
         response["headers"] = _refer(*_OF_EVERY_ANSWER) | response.get("headers", {})
         problem = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {})
         for example in problem.get("examples", {}).values():
-            example["value"]["instance"] = path.replace("{style_id}", _STYLE["id"])
+            example["value"]["instance"] = path.format_map(_PATH_EXAMPLES)
 
 
 def _problem_response(kinds: list[type[ServiceError]]) -> dict[str, Any]:

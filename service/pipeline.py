@@ -24,6 +24,7 @@ from service.images import (
 )
 from service.jobs import Job, StyleJob
 from service.mixtures import Choice, choose_style
+from service.progress import Progress
 from service.stages import Stages
 from service.tiled import paint_in_tiles
 
@@ -51,7 +52,8 @@ class StyleRequest:
     """What to paint, how, by when and for whom.
 
     ``formats`` are those the client takes as an answer, at least one. ``owner`` is empty where
-    callers are not known. ``stages`` is filled in as each stage ends, also where a later one fails.
+    callers are not known. ``stages`` is filled in as each stage ends, also where a later one fails;
+    ``progress`` as each begins.
     """
 
     image: bytes
@@ -65,6 +67,7 @@ class StyleRequest:
     seed: int = 0
     owner: str = ""
     stages: Stages = field(default_factory=Stages)
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,12 +113,14 @@ class StylizePipeline:
             async with request.deadline.enforce():
                 choice = choose_style(request.style, zoo.manifest)
                 source = _detect(request.image)
+                request.progress.begin("decoding")
                 with request.stages.timed("decode", format=source.name):
                     photo = await self._decode(request, source, admission)
                 request.stages.describe(pixels=photo.pixel_count)
                 target = _choose_target(request, source, photo)
                 painted = await self._paint_as_strong(choice, photo, request)
                 strength = 1.0 if choice.mix else request.strength
+                request.progress.begin("encoding")
                 with request.stages.timed("encode", format=target.name):
                     finish = partial(_finish, request, target, photo, painted, strength)
                     return await self._on_codec_pool(request, finish)
@@ -157,7 +162,9 @@ class StylizePipeline:
         """Paint whole what fits the device's memory, or turns out to; the rest in tiles."""
 
         async def submit(part: Job) -> Any:
+            request.progress.queue(partial(self._batcher.jobs_ahead, part))
             batched: Batched[Any] = await self._batcher.submit(part, request.deadline.at_s)
+            request.progress.begin("painting")
             request.stages.add("queue", batched.queue_s, ended_s_ago=batched.run_s)
             request.stages.add(
                 "stylize", batched.run_s, batch_size=batched.jobs, pixels=part.pixel_count

@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from model_zoo.cards import StyleCard
+from model_zoo.cards import Manifest, StyleCard
 from service.access import CALLER, METRICS_READER, WITHIN_RATE
 from service.answers import PictureResponse
 from service.deadlines import Deadline
@@ -21,13 +21,15 @@ from service.errors import (
     InvalidParameterError,
     NotAcceptableError,
     NotReadyError,
+    RequestNotFoundError,
     ServiceError,
+    StyleNotFoundError,
 )
 from service.formats import ENCODABLE, FORMATS, ImageFormat, acceptable_formats
 from service.gate import BodyHold
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.mixtures import find_card, label_of
+from service.mixtures import find_card, label_of, partners_of
 from service.openapi import (
     cacheable,
     if_none_match,
@@ -37,7 +39,8 @@ from service.openapi import (
     text,
 )
 from service.pipeline import StyleRequest, StylizedImage, StylizePipeline
-from service.schemas import Health, StyleInfo, StyleList, StylizeParameters
+from service.progress import Progress, ProgressBoard
+from service.schemas import Health, RequestProgress, StyleInfo, StyleList, StylizeParameters
 from service.settings import Settings
 from service.stages import Stages
 from service.uploads import read_upload
@@ -89,6 +92,14 @@ def _caller(request: Request) -> str:
     return getattr(request.state, "caller", "")
 
 
+Board = Annotated[ProgressBoard, _part("progress")]
+
+
+async def _follow(request: Request, board: Board) -> AsyncIterator[Progress]:
+    with board.follow(_caller(request), request.state.request_id) as progress:
+        yield progress
+
+
 async def _hold_body(request: Request, pipeline: Pipeline) -> AsyncIterator[BodyHold]:
     with pipeline.gate.hold_body(_caller(request)) as held:
         yield held  # until the client has taken the answer, or is cut off
@@ -104,7 +115,9 @@ router = APIRouter()
     response_class=Response,
     dependencies=[WITHIN_RATE],
     responses=stylized(*ENCODABLE)
-    | problems(400, 401, 404, 406, 408, 413, 415, 429, 500, 503, 504, *_UNPROCESSABLE),
+    | problems(
+        400, 401, StyleNotFoundError, 406, 408, 413, 415, 429, 500, 503, 504, *_UNPROCESSABLE
+    ),
     openapi_extra=stylize_request(),
 )
 async def stylize(
@@ -114,6 +127,7 @@ async def stylize(
     settings: Annotated[Settings, _part("settings")],
     tracer: Annotated[Tracer, _part("tracer")],
     held: Annotated[BodyHold, Depends(_hold_body, scope="request")],
+    progress: Annotated[Progress, Depends(_follow, scope="function")],
     x_request_timeout_seconds: Annotated[
         float | None, Header(gt=0, description="how long the client will wait", examples=[10])
     ] = None,
@@ -151,10 +165,36 @@ async def stylize(
         seed=parameters.seed,
         owner=_caller(request),
         stages=stages,
+        progress=progress,
     )
     image = await _unless_hung_up(request, pipeline.stylize(work))
     held.become(len(image.data))
     return _image_response(image, record.style, record.stages_s)
+
+
+@router.get(
+    "/requests/{request_id:path}",
+    summary="Say how far a request is",
+    tags=["stylize"],
+    dependencies=[CALLER],
+    responses=problems(401, RequestNotFoundError, ServiceError),
+)
+async def read_progress(
+    request: Request,
+    board: Board,
+    request_id: Annotated[
+        str, Path(description="the X-Request-ID that POST /stylize was sent", examples=["order-66"])
+    ],
+) -> RequestProgress:
+    """Say how far a POST /stylize of the same caller is, while it is in flight here."""
+    progress = board.find(_caller(request), request_id)
+    if progress is None:
+        raise RequestNotFoundError(
+            f"no request {request_id!r} of yours is in flight here; it may be done, or at another "
+            "instance"
+        )
+    stage, jobs_ahead = progress.look()
+    return RequestProgress(stage=stage, jobs_ahead=jobs_ahead)
 
 
 @router.get(
@@ -168,7 +208,7 @@ async def stylize(
 )
 async def list_styles(request: Request, zoo: PresentZoo) -> Response:
     """List every style, in the zoo's own order."""
-    styles = StyleList(styles=[_describe(card, request) for card in zoo.manifest])
+    styles = StyleList(styles=[_describe(card, zoo.manifest, request) for card in zoo.manifest])
     return _cacheable(
         request, styles.model_dump_json().encode(), "application/json", _LISTING_MAX_AGE_S
     )
@@ -180,12 +220,12 @@ async def list_styles(request: Request, zoo: PresentZoo) -> Response:
     tags=["styles"],
     response_model=StyleInfo,
     dependencies=[CALLER],
-    responses=cacheable("The style", StyleInfo) | problems(401, 404, ServiceError),
+    responses=cacheable("The style", StyleInfo) | problems(401, StyleNotFoundError, ServiceError),
     openapi_extra=if_none_match(),
 )
-async def read_style(request: Request, card: Card) -> Response:
+async def read_style(request: Request, card: Card, zoo: PresentZoo) -> Response:
     """Describe one style."""
-    body = _describe(card, request).model_dump_json().encode()
+    body = _describe(card, zoo.manifest, request).model_dump_json().encode()
     return _cacheable(request, body, "application/json", _LISTING_MAX_AGE_S)
 
 
@@ -195,7 +235,8 @@ async def read_style(request: Request, card: Card) -> Response:
     tags=["styles"],
     response_class=Response,
     dependencies=[CALLER],
-    responses=cacheable("A painted picture", FORMATS["jpeg"]) | problems(401, 404, ServiceError),
+    responses=cacheable("A painted picture", FORMATS["jpeg"])
+    | problems(401, StyleNotFoundError, ServiceError),
     openapi_extra=if_none_match(),
 )
 async def read_preview(request: Request, card: Card, zoo: PresentZoo) -> Response:
@@ -299,7 +340,7 @@ def _image_response(image: StylizedImage, style: str, stages_s: dict[str, float]
     )
 
 
-def _describe(card: StyleCard, request: Request) -> StyleInfo:
+def _describe(card: StyleCard, manifest: Manifest, request: Request) -> StyleInfo:
     preview = request.url_for("read_preview", style_id=card.style_id)
     return StyleInfo(
         id=card.style_id,
@@ -309,6 +350,8 @@ def _describe(card: StyleCard, request: Request) -> StyleInfo:
         description=card.description,
         generator=card.generator,
         mixable=bool(card.style_row or card.mixes_as),
+        mixes_with=partners_of(card, manifest),
+        has_noise=card.has_noise,
         picture_license=card.picture_license,
         weights_license=card.weights_license,
         preview_url=preview.path,

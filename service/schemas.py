@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.progress import Stage
+
 
 class StyleInfo(BaseModel):
     """One style that ``POST /stylize`` can paint in."""
@@ -15,6 +17,10 @@ class StyleInfo(BaseModel):
     description: str
     generator: str = Field(description="architecture of the network")
     mixable: bool = Field(description="whether it can be mixed with others that can")
+    mixes_with: list[str] = Field(
+        description="ids of those, one for each row of the network that paints the mixture"
+    )
+    has_noise: bool = Field(description="whether another `seed` gives another picture")
     picture_license: str = Field(description="licence of the style picture")
     weights_license: str = Field(description="licence of the trained weights")
     preview_url: str = Field(description="a JPEG that this style painted")
@@ -24,6 +30,20 @@ class StyleList(BaseModel):
     """Every style of the zoo, in its own order."""
 
     styles: list[StyleInfo]
+
+
+class RequestProgress(BaseModel):
+    """How far a request in flight is."""
+
+    stage: Stage = Field(
+        description="what happens to it now; waiting is for the device that paints",
+        examples=["waiting"],
+    )
+    jobs_ahead: int | None = Field(
+        description="how many pictures, or parts of large ones, are painted first; null where it "
+        "does not wait for those, or nobody knows",
+        examples=[3],
+    )
 
 
 class Health(BaseModel):

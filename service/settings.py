@@ -195,6 +195,9 @@ class Settings(BaseSettings):
     metrics_need_key: bool = Field(
         default=False, description="whether /metrics asks for a key, of either kind"
     )
+    page: bool = Field(
+        default=True, description="whether there is a page at / for people, in a browser"
+    )
     cors_origins: str = Field(
         default="", description="origins whose pages may call from browsers, by comma, or *"
     )

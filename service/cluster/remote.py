@@ -125,6 +125,8 @@ class RemotePipeline:
         Raises:
             ServiceError: whichever kind says what went wrong.
         """
+        # Where its engine is, nobody here sees more of it than that.
+        request.progress.begin("painting")
         with self.gate.admit(request.owner) as admission:
             # How many pixels is known elsewhere: Retry-After goes by the time that a request takes.
             admission.reserve_pixels(1)

@@ -1,10 +1,11 @@
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard, UnknownStyleError, ZooError
-from model_zoo.checkpoints import load_generator
+from model_zoo.checkpoints import build_generator, load_generator
 
 CARD = """
 [[style]]
@@ -127,3 +128,23 @@ def test_shipped_zoo_holds_no_stray_files() -> None:
     present = {p for f in ("weights", "previews") for p in (SHIPPED_ZOO / f).iterdir()}
 
     assert present == named
+
+
+@pytest.mark.parametrize("noise_channels", [0, 3])
+def test_a_card_knows_whether_its_generator_draws_noise(zoo: Path, noise_channels: int) -> None:
+    card = replace(
+        Manifest.read(zoo).card("waves"),
+        generator="texture_net",
+        arguments={"noise_channels": noise_channels},
+    )
+
+    generator = build_generator(card.generator, card.arguments)
+
+    assert card.has_noise == bool(generator.noise_channels) == bool(noise_channels)
+
+
+@pytest.mark.parametrize("card", Manifest.read(SHIPPED_ZOO).cards, ids=lambda card: card.style_id)
+def test_cards_of_shipped_styles_know_it_too(card: StyleCard) -> None:
+    generator = build_generator(card.generator, card.arguments)
+
+    assert card.has_noise == bool(generator.noise_channels)

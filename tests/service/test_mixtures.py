@@ -221,3 +221,20 @@ async def test_styles_say_whether_they_can_be_mixed(client: Any) -> None:
         "chalk": True,
         "other": True,
     }
+
+
+async def test_styles_name_those_they_can_be_mixed_with_each_row_once(client: Any) -> None:
+    styles = (await client.http.get("/styles")).json()["styles"]
+
+    assert {style["id"]: style["mixes_with"] for style in styles} == {
+        "ink": ["chalk"],
+        "oil": ["chalk"],
+        "chalk": ["ink"],  # which oil stands for, and is listed first
+        "other": [],
+    }
+
+
+async def test_what_styles_say_they_can_be_mixed_with_is_so(client: Any, photo_jpeg: bytes) -> None:
+    for style in (await client.http.get("/styles")).json()["styles"]:
+        for other in style["mixes_with"]:
+            await client.paint(photo_jpeg, style=f"{style['id']}:0.3,{other}:0.7")

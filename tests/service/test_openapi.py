@@ -39,8 +39,10 @@ pytestmark = pytest.mark.anyio
 
 OF_THE_TRANSPORT = {"content-length", "content-type"}
 UNANSWERED = "client-closed-request"  # nobody is left to read it
+PROGRESS = "/requests/{request_id}"
 LISTING = ("/styles", "/styles/{style_id}", "/styles/{style_id}/preview")
 OF_ADMIN = {"forbidden", "reload-in-progress", "zoo-rejected"}
+OF_PROGRESS = "request-not-found"
 
 KEY, ADMINISTRATORS_KEY = "key-of-alice", "key-of-ops"
 KEYS = {
@@ -65,9 +67,12 @@ def document(make_settings: Any) -> dict[str, Any]:
     ("settings", "closed"),
     [
         ({}, set()),
-        ({"api_keys": KEYS["api_keys"]}, {"/stylize", *LISTING}),
+        ({"api_keys": KEYS["api_keys"]}, {"/stylize", PROGRESS, *LISTING}),
         ({"admin_keys": KEYS["admin_keys"]}, {"/admin/reload"}),
-        (KEYS | {"metrics_need_key": True}, {"/stylize", *LISTING, "/metrics", "/admin/reload"}),
+        (
+            KEYS | {"metrics_need_key": True},
+            {"/stylize", PROGRESS, *LISTING, "/metrics", "/admin/reload"},
+        ),
     ],
 )
 async def test_document_asks_for_a_key_where_the_service_does(
@@ -147,8 +152,10 @@ async def answers_of_a_troubled_service(
 ) -> list[Answer]:
     """It admits one request and waits a moment for its body."""
     engine.gate.clear()
-    first = asyncio.create_task(client.stylize(photo, headers={"X-Request-Timeout-Seconds": "0.5"}))
+    headers = {"X-Request-Timeout-Seconds": "0.5", "X-Request-ID": "first"}
+    first = asyncio.create_task(client.stylize(photo, headers=headers))
     await wait_until(lambda: client.app.state.pipeline.gate.in_flight == 1)
+    asked = [await client.http.get(f"/requests/{name}") for name in ("first", "second")]
     painted = [await client.stylize(photo), await first]
     engine.gate.set()
 
@@ -171,8 +178,9 @@ async def answers_of_a_troubled_service(
     client.app.state.lifecycle.fault = "warm-up failed"
     painted.append(await client.stylize(photo))
     answers += await get_each(client.http, "/readyz")
-    client.app.state.zoos.current = None  # nothing foresees this
-    answers += await get_each(client.http, *LISTING)
+    client.app.state.zoos.current = client.app.state.progress = None  # nothing foresees this
+    answers += await get_each(client.http, *LISTING, PROGRESS)
+    answers += [("get", PROGRESS, response) for response in asked]
     return answers + [("post", "/stylize", response) for response in painted]
 
 
@@ -183,7 +191,7 @@ async def answers_of_a_service_with_keys(client: Any, photo: bytes) -> list[Answ
     painted += [await client.stylize(photo, headers=headers) for _ in range(2)]
     return [
         *[("post", "/stylize", response) for response in painted],
-        *await get_each(client.http, "/metrics", *LISTING),
+        *await get_each(client.http, "/metrics", *LISTING, PROGRESS),
         *await get_each(client.http, "/metrics", *LISTING, headers=headers),
     ]
 
@@ -288,12 +296,12 @@ def test_every_kind_of_problem_has_an_example_in_the_words_of_a_caller() -> None
 
 
 def test_problems_of_stylize_are_all_there_are(document: dict[str, Any]) -> None:
-    """But for those of /admin, which happen nowhere else."""
+    """But for those of /admin, and of asking how far it is, which happen nowhere else."""
     examples: dict[str, dict[str, Any]] = {"/stylize": {}, "/admin/reload": {}}
     for (_, path, _), response in documented(document).items():
         content = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {})
         examples.setdefault(path, {}).update(content.get("examples", {}))
-    assert set(examples["/stylize"]) == set(PROBLEM_DETAILS) - OF_ADMIN
+    assert set(examples["/stylize"]) == set(PROBLEM_DETAILS) - OF_ADMIN - {OF_PROGRESS}
     for path, of_path in examples.items():
         assert path == "/admin/reload" or not OF_ADMIN & set(of_path)
     kinds = {kind.slug: kind for kind in error_kinds()}

@@ -1,0 +1,74 @@
+/** The easel: an invitation, a photograph, its painting, or what went wrong with it. */
+
+import { Comparison } from "./comparison.js";
+import { showProblem } from "./problems.js";
+
+export class Easel {
+  #parts;
+  #comparison;
+
+  /** @param {object} parts elements by name; see main.js */
+  constructor(parts) {
+    this.#parts = parts;
+    this.#comparison = new Comparison(parts.comparison);
+  }
+
+  /** Hang a painting beside the invitation. */
+  showExample(image, style) {
+    const { example } = this.#parts;
+    example.alt = `An example: a photograph painted in ${style.title}`;
+    example.src = image;
+  }
+
+  showPhoto(photo) {
+    const { empty, caption, actions, problem } = this.#parts;
+    empty.hidden = true;
+    problem.hidden = true;
+    actions.hidden = false;
+    caption.textContent = "";
+    this.#comparison.showPhoto(photo);
+  }
+
+  /** Say what happens; `sent` is the part of the photograph that has been sent, or null. */
+  showWork(words, sent) {
+    const { work, workWords, workBar, problem } = this.#parts;
+    problem.hidden = true;
+    work.hidden = false;
+    workWords.textContent = words;
+    if (sent === null) {
+      workBar.removeAttribute("value");
+    } else {
+      workBar.value = sent;
+    }
+    this.#announce(words);
+  }
+
+  /** Show the painting; gives a URL of it, good until the next photograph. */
+  async showPainting(blob, title) {
+    const { comparison, caption } = this.#parts;
+    const url = await this.#comparison.showPainting(blob, `Your photograph, painted in ${title}`);
+    const { naturalWidth, naturalHeight } = comparison.querySelector(".after");
+    caption.textContent = `${title}, ${naturalWidth} × ${naturalHeight} px`;
+    this.#rest(`Painted in ${title}`);
+    return url;
+  }
+
+  /** Show what went wrong; an earlier painting stays. */
+  showProblem(problem) {
+    showProblem(this.#parts.problem, problem);
+    this.#rest("");
+  }
+
+  #rest(words) {
+    this.#parts.work.hidden = true;
+    this.#announce(words);
+  }
+
+  #announce(words) {
+    const { status } = this.#parts;
+    // The same words again would be read again.
+    if (status.textContent !== words) {
+      status.textContent = words;
+    }
+  }
+}
