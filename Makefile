@@ -15,7 +15,7 @@ BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve cluster test test-deploy soak check lint format bench train zoo-check zoo-docs clean
+.PHONY: help serve cluster test test-deploy soak check lint docs format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ lint: $(DEV) ## formatting, lint, types, import rules
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(DEV) ## build the documentation as a site, in build/docs
+	$(RUN) -m properdocs build --quiet --strict --config-file mkdocs.yml
+	@echo "build/docs/index.html"
 
 format: $(DEV) ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff check --fix-only .

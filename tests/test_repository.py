@@ -111,6 +111,7 @@ def test_no_tracked_file_is_larger_than_a_shipped_style_may_be() -> None:
         "test-deploy",
         "soak",
         "check",
+        "docs",
         "format",
         "bench",
         "train",

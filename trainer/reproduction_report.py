@@ -167,7 +167,7 @@ def _document(
 Ulyanov, Vedaldi and Lempitsky (2016) replace batch by instance normalization in two generators and
 show pictures. This is their comparison with numbers. Written by
 
-```bash
+```sh
 {command}
 ```
 
