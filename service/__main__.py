@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -39,8 +39,13 @@ class StartupError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal comes; give the exit status."""
     _build_parser().parse_args(arguments)
+    return serve()
+
+
+def serve(**overrides: Any) -> int:
+    """Serve by the environment, over which ``overrides`` win; give the exit status."""
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(**overrides)
     except SettingsError as error:
         _complain(*error.problems)
         return EXIT_USAGE

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import limits
 from pydantic import Field, ValidationError, field_validator
@@ -236,8 +236,11 @@ class Settings(BaseSettings):
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(cls, **overrides: Any) -> Self:
         """Read the environment, refusing variables that no setting reads.
+
+        Args:
+            overrides: settings that win over it.
 
         Raises:
             SettingsError: one problem for each value that is not valid and each name unknown.
@@ -250,7 +253,7 @@ class Settings(BaseSettings):
         ]
         settings = None
         try:
-            settings = cls()
+            settings = cls(**overrides)
         except ValidationError as error:
             problems += [_invalid_value(fault) for fault in error.errors()]
         if settings and settings.default_max_side_px > settings.max_side_px:

@@ -1,0 +1,1 @@
+"""The commands of ``atelier``, one file each: its arguments, and what it calls."""
