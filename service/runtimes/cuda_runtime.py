@@ -14,6 +14,7 @@ import torch
 
 from service.runtimes.cuda_kernels import Kernels, KernelsUnavailableError, load_kernels
 from service.runtimes.fusing import fuse
+from service.runtimes.memory import MAPS_OF_FUSED, bytes_to_paint
 from service.runtimes.replays import Replays
 from service.runtimes.torch_runtime import TorchPainter
 
@@ -77,9 +78,12 @@ class CudaPainter(TorchPainter):
         self._runtime = runtime
         self._recording_key = next(self._numbers)
         self._exact = True
+        bytes_fused = bytes_to_paint(generator, MAPS_OF_FUSED)
         super().__init__(generator, runtime.device)
         if runtime.kernels is not None:
             self._fuse(runtime.kernels)
+        if not self._exact:
+            self.bytes_to_paint = bytes_fused
 
     @property
     def precision(self) -> str:

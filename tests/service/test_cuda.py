@@ -18,6 +18,7 @@ from service.errors import DeviceOutOfMemoryError
 from service.jobs import StyleJob
 from service.runtimes.cuda_runtime import MIN_HALF_PSNR_DB
 from service.runtimes.passes import to_photos, to_pixels
+from service.runtimes.torch_runtime import TorchRuntime
 from service.stylizer import Stylizer
 
 if TYPE_CHECKING:
@@ -108,6 +109,23 @@ def test_shipped_styles_run_fused_and_near(runtime: Any, name: str, photos: np.n
     assert psnr_db(tile[0], painted[0]) > MIN_HALF_PSNR_DB
 
 
+@pytest.mark.parametrize("name", ["fast", "johnson_half"])
+def test_frames_carry_statistics_and_are_near(runtime: Any, name: str, photos: np.ndarray) -> None:
+    painter = runtime.load(shipped(name), "any")
+    exact = TorchRuntime(torch.device("cpu")).load(shipped(name), "any")
+    before = exact_before = None
+    for number, memory in ((0, 0.5), (1, 0.5), (1, 0.9)):
+        frame = photos[number : number + 1]
+        painted, finite, before = painter.paint_frame(frame, before, memory, 0)
+        expected, _, exact_before = exact.paint_frame(frame, exact_before, memory, 0)
+        assert finite.all()
+        assert psnr_db(painted, expected) > MIN_HALF_PSNR_DB
+    alone, _ = painter.paint(photos[1:2], [0])
+    again, _, _ = painter.paint_frame(photos[1:2], before, 0.0, 0)
+    assert psnr_db(again, alone) > MIN_HALF_PSNR_DB
+    assert psnr_db(painted, alone) < 35  # by what the other photograph left
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
 def test_every_generator_is_near(runtime: Any, name: str, padding: str, photos: np.ndarray) -> None:
@@ -170,6 +188,23 @@ def test_threads_paint_at_once(runtime: Any, photos: np.ndarray) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(400)))
+
+
+@pytest.mark.parametrize("name", ["fast", "johnson_half"])
+def test_a_pass_takes_no_more_memory_than_it_says(runtime: Any, name: str) -> None:
+    painter = runtime.load(shipped(name), "any")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), np.uint8)
+    for paint in (
+        lambda: painter.paint(pixels, [0, 0]),
+        lambda: painter.paint_frame(pixels[:1], None, 0.5, 0),
+    ):
+        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        pixel_count = paint()[0].size // 3
+        used = torch.cuda.max_memory_allocated() - held
+        assert 0.05 * pixel_count * painter.bytes_to_paint < used
+        assert used <= pixel_count * painter.bytes_to_paint
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from model_zoo.tiling import as_part_of, measure_whole, statistics_size
 from service.runtimes import cuda_kernels, fusing
 from service.runtimes.cuda_kernels import VECTOR, Kernels
 from service.runtimes.cuda_runtime import MIN_HALF_PSNR_DB, CudaPainter
+from service.runtimes.memory import bytes_to_paint
 from service.runtimes.passes import to_photos, to_pixels
 from service.runtimes.torch_runtime import TorchPainter
 
@@ -208,7 +209,11 @@ def painter_of(generator: Generator, kernels: Kernels | None) -> PainterOnCpu:
 
 
 def test_painter_computes_in_bf16_where_that_is_near(kernels: Kernels) -> None:
-    assert painter_of(with_trained_weights("fast", "reflect"), kernels).precision == "fused bf16"
+    generator = with_trained_weights("fast", "reflect")
+    in_fp32 = bytes_to_paint(generator)
+    painter = painter_of(generator, kernels)
+    assert painter.precision == "fused bf16"
+    assert painter.bytes_to_paint < in_fp32 / 2
 
 
 def test_half_precision_is_not_taken_where_it_would_not_be_near(
@@ -225,7 +230,10 @@ def test_half_precision_is_not_taken_where_it_would_not_be_near(
 
 
 def test_without_kernels_or_with_an_unknown_padding_all_is_in_fp32(kernels: Kernels) -> None:
-    assert painter_of(with_trained_weights("fast", "reflect"), None).precision == "fp32"
+    generator = with_trained_weights("fast", "reflect")
+    painter = painter_of(generator, None)
+    assert painter.precision == "fp32"
+    assert painter.bytes_to_paint == bytes_to_paint(generator)
     circular = GENERATORS["johnson_half"](padding="circular").eval()
     assert painter_of(circular, kernels).precision == "fp32"
 
