@@ -19,8 +19,8 @@ _PIXEL_BYTES = 40.0
 # What torch holds of the largest map: padded, convolved, normalized, and the allocator's rest.
 # 4.1 of them for johnson to 6.6 for texture_net, at 1024 x 1024 px.
 _MAPS_OF_TORCH = 6.6
-# The same where maps are in bf16 and fused: 0.4 of them for johnson to 0.8 for fast, and one in fp32
-# where statistics are carried on, from frame to frame.
+# The same where maps are in bf16 and fused: 0.4 of them for johnson to 0.8 for fast, and one more
+# in fp32 where statistics are carried on from frame to frame.
 MAPS_OF_FUSED = 2.0
 # The same as the first without the painting: 2.4 of them for fast to 5.4 for texture_net.
 _MAPS_TO_MEASURE = 5.5
