@@ -14,6 +14,7 @@ import uvicorn
 from model_zoo.cards import ZooError
 from service.app import create_app, service_version
 from service.connections import limited_connections
+from service.live_connections import live_connections
 from service.logs import configure_logging
 from service.server import EXIT_UNFINISHED, Server
 from service.settings import Settings, SettingsError, variable_name
@@ -82,7 +83,14 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         access_log=False,
         server_header=False,
         lifespan="on",
-        ws="none",
+        ws=live_connections(
+            send_timeout_s=settings.send_timeout_s,
+            on_cut=app.state.metrics.count_cut_connection,
+        )
+        if settings.live_sessions
+        else "none",
+        ws_max_size=settings.live_max_frame_bytes,
+        ws_per_message_deflate=False,  # pictures are compressed already
         root_path=settings.root_path,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,

@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from service.errors import ForbiddenError, UnauthorizedError
 from service.keys import KeyRing
 from service.rate_limit import RateLimit, address_group
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
     from service.settings import Settings
 
 _HOW = "send Authorization: Bearer KEY, or X-API-Key: KEY"
@@ -94,6 +97,19 @@ async def _keys_of(
 Keys = Annotated[tuple[str, ...], Depends(_keys_of)]
 
 
+def keys_in(headers: "Headers") -> tuple[str, ...]:
+    """The same, of what is no HTTP request: FastAPI knows those alone."""
+    scheme, bearer = get_authorization_scheme_param(headers.get("authorization"))
+    found = (headers.get("x-api-key"), bearer if scheme.lower() == "bearer" else "")
+    return tuple(key for key in found if key)
+
+
+def client_name(caller: str, host: str) -> str:
+    """Who counts as one client: the owner of a key, or where there are none an address."""
+    # A name has no colon, so that no address can pass for one.
+    return caller or f"address:{address_group(host)}"
+
+
 async def _check_caller(request: Request, keys: Keys) -> None:
     _remember(request, _access(request).caller(keys))
 
@@ -109,8 +125,7 @@ async def _check_administrator(request: Request, keys: Keys) -> None:
 
 async def _check_rate(request: Request, _: Annotated[None, Depends(_check_caller)]) -> None:
     host = request.client.host if request.client else ""
-    # A name has no colon, so that no address can pass for one.
-    _access(request).count(request.state.caller or f"address:{address_group(host)}")
+    _access(request).count(client_name(request.state.caller, host))
 
 
 CALLER = Depends(_check_caller)

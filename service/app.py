@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
-from service import admin, routes
+from service import admin, live_routes, routes
 from service.access import Access
 from service.browser import BrowserHeadersMiddleware, add_docs, allow_origins
 from service.errors import error_kinds
 from service.head import HeadMiddleware
+from service.live_hall import LiveHall
 from service.logs import RequestLogMiddleware, RequestRecord, is_probe
 from service.metrics import Metrics
 from service.openapi import DocumentedApp
@@ -111,6 +112,11 @@ def create_app(
     app.include_router(routes.router)
     if settings.admin_keys and studio.reloader is not None:
         app.include_router(admin.router)
+    if settings.live_sessions and studio.live_painter is not None:
+        hall = LiveHall(settings.live_sessions, settings.live_sessions_per_client)
+        app.state.live_painter, app.state.live_hall = studio.live_painter, hall
+        metrics.watch(live_sessions=lambda: hall.sessions)
+        app.include_router(live_routes.router)
     add_docs(app)
     if settings.page:
         add_page(app, settings)

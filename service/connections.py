@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.alarms import Alarm
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -54,10 +56,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._max_connections = max_connections
         self._on_cut = on_cut
         self._is_leaving = is_leaving
-        self._patience = _Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
-        self._reader_patience = _Alarm(self.loop, send_timeout_s, self._cut_slow_reader)
-        self._last_call = _Alarm(self.loop, LAST_CALL_S, self._leave_if_idle)
+        self._patience = Alarm(self.loop, head_timeout_s, lambda: self._cut("slow-sender"))
+        self._reader_patience = Alarm(self.loop, send_timeout_s, self._cut_slow_reader)
+        self._last_call = Alarm(self.loop, LAST_CALL_S, self._leave_if_idle)
         self._shutting_down = False
+        self._handed_over = False
         self._in_head = False
         self._head_bytes = 0
 
@@ -70,15 +73,13 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, lest they keep the connection in memory."""
-        self._patience.stop()
-        self._reader_patience.stop()
-        self._last_call.stop()
+        self._stop_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and see that something is waited for afterwards."""
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._handed_over:
             return
         if self._in_head:
             self._head_bytes += len(data)
@@ -98,8 +99,9 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_head = False
         self._patience.stop()
         super().on_headers_complete()
-        if self._shutting_down or self._is_leaving():
-            self.cycle.keep_alive = False
+        cycle: RequestResponseCycle | None = self.cycle  # none where a WebSocket begins
+        if cycle is not None and (self._shutting_down or self._is_leaving()):
+            cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """A body is complete, maybe after its answer."""
@@ -109,6 +111,12 @@ class LimitedConnection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to what speaks WebSocket, and watch it no longer."""
+        self._handed_over = True
+        self._stop_timers()
+        super().handle_websocket_upgrade()
 
     def on_response_complete(self) -> None:
         """An answer is written, if not yet taken."""
@@ -133,6 +141,12 @@ class LimitedConnection(HttpToolsProtocol):
         """The client has taken most of it."""
         super().resume_writing()
         self._reader_patience.stop()
+
+    def _stop_timers(self) -> None:
+        self._patience.stop()
+        self._reader_patience.stop()
+        self._last_call.stop()
+        self._unset_keepalive_if_required()
 
     def _is_idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -168,34 +182,3 @@ def limited_connections(
         on_cut=on_cut,
         is_leaving=is_leaving,
     )
-
-
-class _Alarm:
-    """A timer that is started and stopped again and again."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, after_s: float, ring: Callable[[], None]
-    ) -> None:
-        self._loop = loop
-        self._after_s = after_s
-        self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Ring after the time from now, unless that is running already."""
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._after_s, self._on_time)
-
-    def start_again(self) -> None:
-        """Ring after the time from now."""
-        self.stop()
-        self.start()
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _on_time(self) -> None:
-        self._handle = None
-        self._ring()

@@ -3,7 +3,7 @@
 ServiceError
 ├── MalformedRequestError        400  the HTTP message cannot be parsed
 ├── UnauthorizedError            401  with WWW-Authenticate
-├── ForbiddenError               403  a valid key, where an administrator's is needed
+├── ForbiddenError               403  not the key for this, or a page of another site
 ├── StyleNotFoundError           404
 ├── RequestNotFoundError         404  not in flight, or another's
 ├── NotAcceptableError           406
@@ -75,12 +75,12 @@ class UnauthorizedError(ServiceError):
 
 
 class ForbiddenError(ServiceError):
-    """The key is known, but does not open this."""
+    """The key is known, but does not open this; or a page of another site asks for it."""
 
     status, slug, title = 403, "forbidden", "Forbidden"
 
-    def __init__(self, detail: str, *, challenge: str) -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+    def __init__(self, detail: str, *, challenge: str = "") -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": challenge} if challenge else None)
 
 
 class StyleNotFoundError(ServiceError):

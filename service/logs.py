@@ -126,7 +126,7 @@ class RequestLogMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        record = RequestRecord(_accept_request_id(headers), scope["method"])
+        record = RequestRecord(accept_request_id(headers), scope["method"])
         scope.setdefault("state", {}).update(request_id=record.request_id, record=record)
 
         async def counting_receive() -> Message:
@@ -218,6 +218,7 @@ def _route_template(scope: Scope) -> str:
     return str(scope["path"]) if "endpoint" in scope else UNMATCHED_ROUTE
 
 
-def _accept_request_id(headers: Headers) -> str:
+def accept_request_id(headers: Headers) -> str:
+    """The id that a client gave its request, or a new one where that is of no use."""
     offered = headers.get("x-request-id", "")
     return offered if REQUEST_ID_PATTERN.fullmatch(offered) else uuid.uuid4().hex

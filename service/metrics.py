@@ -28,6 +28,7 @@ STAGES = ("read", "decode", "queue", "stylize", "encode")
 FAULTS = ("device-lost", "device-out-of-memory", "stylization-failed", "internal", "stalled")
 RELOADS = ("done", "failed")
 CUTS = ("slow-sender", "large-head", "slow-reader", "too-many")
+LIVE_FRAMES = ("painted", "dropped", "refused")
 
 GAUGES = {
     "ready": "1 where requests should be sent here, else 0.",
@@ -38,6 +39,7 @@ GAUGES = {
     "device_up": "1, or 0 once the device hangs or is lost.",
     "queue_jobs": "Pictures, or tiles of one, that wait for the device.",
     "styles_loaded": "Styles that are ready to paint.",
+    "live_sessions": "Live sessions now.",
     "model_busy_for_seconds": "How long the present forward pass has run; 0 when idle.",
     "memory_budget_bytes": "Memory that passes may hold.",
     "device_memory_bytes": "Memory that generators and their work hold on the device.",
@@ -93,6 +95,12 @@ class Metrics:
         self._cut_connections = self._counter(
             "cut_connections", "Connections cut off because of their client.", ("reason",)
         )
+        self._live_frames = self._counter(
+            "live_frames", "Frames of live sessions, by outcome.", ("outcome",)
+        )
+        self._live_frame_seconds = self._histogram(
+            "live_frame_seconds", "Time from a live frame's arrival to its answer.", _SECONDS
+        )
         self._build = Info("atelier_build", "What runs here.", registry=self.registry)
         self._zoo = Info("atelier_zoo", "Which zoo is loaded.", registry=self.registry)
         for series, values in (
@@ -101,6 +109,7 @@ class Metrics:
             (self._faults, FAULTS),
             (self._reloads, RELOADS),
             (self._cut_connections, CUTS),
+            (self._live_frames, LIVE_FRAMES),
         ):
             for value in values:
                 series.labels(value)
@@ -164,6 +173,12 @@ class Metrics:
     def count_cut_connection(self, reason: str) -> None:
         """Count one connection that was cut off."""
         self._cut_connections.labels(reason).inc()
+
+    def count_live_frame(self, outcome: str, seconds: float | None) -> None:
+        """Count one frame, of an outcome in ``LIVE_FRAMES``; ``seconds`` until it was answered."""
+        self._live_frames.labels(outcome).inc()
+        if seconds is not None:
+            self._live_frame_seconds.observe(seconds)
 
     def observe_batch(self, jobs: int, pixels: int) -> None:
         """Record the size of one forward pass."""

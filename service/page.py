@@ -98,5 +98,5 @@ def page_facts(settings: Settings) -> dict[str, int | bool]:
         "max_side_px": settings.max_side_px,
         "max_body_bytes": settings.max_body_bytes,
         # Whether there is a part of the page for moving pictures: with its route and its script.
-        "live": (STATIC / "live.js").exists(),
+        "live": settings.live_sessions > 0 and (STATIC / "live.js").exists(),
     }

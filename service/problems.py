@@ -29,6 +29,18 @@ def problem_type(slug: str) -> str:
     return f"urn:atelier:error:{slug}"
 
 
+def problem_document(error: ServiceError, *, instance: str, request_id: str) -> dict[str, Any]:
+    """Give the members of a problem document; ``instance`` is the path of what met ``error``."""
+    return {
+        "type": problem_type(error.slug),
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": instance,
+        "request_id": request_id,
+    }
+
+
 class ProblemResponse(JSONResponse):
     """A JSON response of the media type that RFC 9457 registers."""
 

@@ -19,6 +19,12 @@ ENV_PREFIX = "ATELIER_"
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?|https?://\[[0-9A-Fa-f:]+\](:[0-9]+)?")
 # Who sets a key in place of its hash should not find it in a log.
 _SECRETS = frozenset({"api_keys", "admin_keys"})
+# What may not exceed another setting.
+_AT_MOST = {
+    "default_max_side_px": "max_side_px",
+    "live_frame_rate": "live_max_frame_rate",
+    "live_min_side_px": "live_max_side_px",
+}
 
 
 class SettingsError(Exception):
@@ -180,6 +186,37 @@ class Settings(BaseSettings):
         description="longest wait for requests in flight once the socket is closed",
     )
 
+    live_sessions: int = Field(
+        default=4, ge=0, description="live sessions at once; 0 switches /live off"
+    )
+    live_sessions_per_client: int = Field(
+        default=2, ge=1, description="those of one key, or address if there are no keys"
+    )
+    live_frame_rate: float = Field(
+        default=15.0,
+        gt=0,
+        le=120,
+        description="frames a second that a live session aims at where it does not say",
+    )
+    live_max_frame_rate: float = Field(
+        default=30.0, gt=0, le=120, description="most that it may ask for"
+    )
+    live_max_side_px: int = Field(
+        default=640, ge=16, le=4096, description="longer side of live frames while there is time"
+    )
+    live_min_side_px: int = Field(
+        default=160, ge=16, le=4096, description="what it may shrink to where there is none"
+    )
+    live_max_frame_bytes: int = Field(
+        default=2 * 2**20, ge=1024, description="largest frame; a session holds up to three"
+    )
+    live_idle_timeout_s: float = Field(
+        default=60.0, gt=0, description="time for the next message of a live session, of any kind"
+    )
+    live_session_s: float = Field(
+        default=3600.0, gt=0, description="longest live session; its client may begin another"
+    )
+
     api_keys: str = Field(
         default="",
         repr=False,
@@ -256,11 +293,12 @@ class Settings(BaseSettings):
             settings = cls(**overrides)
         except ValidationError as error:
             problems += [_invalid_value(fault) for fault in error.errors()]
-        if settings and settings.default_max_side_px > settings.max_side_px:
-            problems.append(
-                f"{variable_name('default_max_side_px')}={settings.default_max_side_px} exceeds "
-                f"{variable_name('max_side_px')}={settings.max_side_px}"
-            )
+        for name, limit in _AT_MOST.items() if settings else ():
+            value, most = getattr(settings, name), getattr(settings, limit)
+            if value > most:
+                problems.append(
+                    f"{variable_name(name)}={value} exceeds {variable_name(limit)}={most}"
+                )
         if settings and settings.metrics_need_key and not settings.api_keys + settings.admin_keys:
             problems.append(
                 f"{variable_name('metrics_need_key')} needs {variable_name('api_keys')} or "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from service.batcher import Batcher
 from service.gate import AdmissionGate
 from service.lifecycle import Health, Lifecycle
+from service.live_painter import LivePainter
 from service.pipeline import StylizePipeline
 from service.reloader import ZooReloader
 from service.stylizer import StyleEngine, Stylizer
@@ -61,6 +62,10 @@ class Studio(Protocol):
     @property
     def pipeline(self) -> Pipeline:
         """Carries out requests."""
+
+    @property
+    def live_painter(self) -> LivePainter | None:
+        """Paints the frames of live sessions; None where there cannot be any."""
 
     @property
     def lifecycle(self) -> Health:
@@ -143,6 +148,9 @@ class LocalStudio:
             engine=self._engine,
             batcher=batcher,
             codec_pool=codec_pool,
+        )
+        self.live_painter = LivePainter(
+            self.zoos, settings, gate=gate, batcher=batcher, codec_pool=codec_pool
         )
         self.lifecycle = lifecycle = Lifecycle(
             zoo.manifest,

@@ -14,7 +14,7 @@ import yaml
 
 from service.errors import error_kinds
 from service.logs import RequestRecord
-from service.metrics import CUTS, FAULTS, GAUGES, RELOADS, STAGES, Metrics
+from service.metrics import CUTS, FAULTS, GAUGES, LIVE_FRAMES, RELOADS, STAGES, Metrics
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def test_page_lists_exactly_the_metrics_there_are(
 
 def test_page_names_the_values_of_labels_and_the_fields_of_a_log_line() -> None:
     named = set(re.findall(r"`([\w-]+)`", PAGE))
-    assert {*STAGES, *FAULTS, *RELOADS, *CUTS} <= named
+    assert {*STAGES, *FAULTS, *RELOADS, *CUTS, *LIVE_FRAMES} <= named
     example = PAGE.partition("```json\n")[2].partition("```")[0]
     ids = {"time", "level", "logger", "event", "request_id", "trace_id", "span_id"}
     fields = RequestRecord("", "GET").as_fields()

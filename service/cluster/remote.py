@@ -59,6 +59,8 @@ class RemoteStudio:
     runtime = "ray"
     # On request only one ingress of many would change, and no engine.
     reloader = None
+    # Frames would have to cross to an engine, and one after the other to the same.
+    live_painter = None
 
     def __init__(
         self,

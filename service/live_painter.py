@@ -1,0 +1,170 @@
+"""LivePainter: one frame of a live session, in order: admission, decoding, painting, encoding."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from service.deadlines import Deadline
+from service.errors import UnsupportedMediaTypeError
+from service.formats import ENCODABLE, FORMATS, ImageFormat, detect_format
+from service.images import (
+    Photo,
+    blend,
+    count_decoded_pixels,
+    decode_image,
+    encode_image,
+    transfer_colors,
+)
+from service.jobs import FrameJob, PaintedFrame
+from service.mixtures import Choice, choose_style, label_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from model_zoo.cards import Manifest
+    from service.batcher import Batched, Batcher
+    from service.gate import Admission, AdmissionGate
+    from service.jobs import Job, NormStatistics
+    from service.live_messages import LiveParameters
+    from service.live_steadiness import Steadiness
+    from service.settings import Settings
+    from service.zoos import Zoos
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """What came from a camera, how it is to be painted, and when it came; ``number`` counts all."""
+
+    number: int
+    data: bytes
+    parameters: LiveParameters
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Painting:
+    """A painted frame, and the photograph that it was."""
+
+    frame: Frame
+    photo: Photo
+    painted: PaintedFrame
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width, _ = self.photo.pixels.shape
+        return width, height
+
+
+class LivePainter:
+    """Paints frames between the pictures of requests, with the zoo that is served at the moment."""
+
+    def __init__(
+        self,
+        zoos: Zoos,
+        settings: Settings,
+        *,
+        gate: AdmissionGate,
+        batcher: Batcher[Job, Any],
+        codec_pool: Executor,
+    ) -> None:
+        self._zoos = zoos
+        self._settings = settings
+        self._gate = gate
+        self._batcher = batcher
+        self._codec_pool = codec_pool
+
+    def check(self, parameters: LiveParameters) -> None:
+        """See that there is such a style, or mixture.
+
+        Raises:
+            ServiceError: there is not.
+        """
+        choose_style(parameters.style, self._manifest)
+
+    def label(self, parameters: LiveParameters) -> str:
+        """A word for the log: the style, ``mixture``, or ``unknown``."""
+        return label_of(parameters.style, self._manifest)
+
+    async def paint(
+        self, frame: Frame, side_px: int, steadiness: Steadiness[NormStatistics], owner: str
+    ) -> Painting:
+        """Paint ``frame`` at a longer side of at most ``side_px``, in the light of those before it.
+
+        Raises:
+            ServiceError: whichever kind says what went wrong.
+        """
+        deadline = Deadline.after(self._settings.request_timeout_s)
+        with self._gate.admit(owner) as admission, self._zoos.use() as zoo:
+            async with deadline.enforce():
+                parameters = frame.parameters
+                choice = choose_style(parameters.style, zoo.manifest)
+                photo = await self._decode(frame.data, side_px, admission)
+                before, memory = steadiness.recall(
+                    photo.pixels, _paint_as(choice), frame.arrived_s, parameters.steadiness
+                )
+                job = FrameJob(
+                    choice.card, photo.pixels, before, memory, parameters.seed, choice.mix
+                )
+                batched: Batched[PaintedFrame] = await self._batcher.submit(job, deadline.at_s)
+                steadiness.remember(batched.result.statistics)
+                return Painting(frame, photo, batched.result)
+
+    async def encode(self, painting: Painting) -> bytes:
+        """Give a painted frame as a JPEG, mixed with its photograph as asked."""
+        return await self._on_codec_pool(_finish, painting)
+
+    @property
+    def _manifest(self) -> Manifest:
+        return self._zoos.current.manifest
+
+    async def _decode(self, data: bytes, side_px: int, admission: Admission) -> Photo:
+        """Decode once there is room for it, and keep only the room that the result needs."""
+        source = _detect(data)
+        limits = {
+            "max_side_px": side_px,
+            "max_source_pixels": self._settings.max_source_pixels,
+            "min_side_px": self._settings.min_side_px,
+        }
+        count = partial(count_decoded_pixels, data, source, **limits)
+        admission.reserve_pixels(await self._on_codec_pool(count))
+        photo = await self._on_codec_pool(partial(decode_image, data, source, **limits))
+        admission.reserve_pixels(photo.pixel_count)
+        return photo
+
+    async def _on_codec_pool(
+        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._codec_pool, call)
+
+
+def _detect(data: bytes) -> ImageFormat:
+    source = detect_format(data)
+    if source in ENCODABLE:
+        return source
+    names = ", ".join(row.name.upper() for row in ENCODABLE)
+    raise UnsupportedMediaTypeError(f"the bytes are not a picture of a format for frames: {names}")
+
+
+def _paint_as(choice: Choice) -> tuple[object, ...]:
+    """What statistics belong to; those of another network or mixture say nothing of this one."""
+    return choice.card.network, choice.mix
+
+
+def _finish(painting: Painting) -> bytes:
+    photo, pixels = painting.photo, painting.painted.pixels
+    parameters = painting.frame.parameters
+    if parameters.keep_colors:
+        pixels = transfer_colors(pixels, photo.pixels)
+    if parameters.strength < 1:
+        pixels = blend(photo.pixels, pixels, parameters.strength)
+    quality = parameters.quality or 1
+    return encode_image(photo.with_pixels(pixels), FORMATS["jpeg"], quality=quality)
