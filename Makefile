@@ -15,7 +15,7 @@ BENCHMARKS ?= engine serve batching shared memory tiles training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve cluster test test-deploy soak check lint docs format bench train zoo-check zoo-docs clean
+.PHONY: help serve cluster test test-deploy test-page soak check lint docs format bench train zoo-check zoo-docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ test: $(DEV) ## run every test (PYTEST_ARGS="-k gate")
 test-deploy: $(DEV) ## image, load balancer, scraping, cluster: 10 minutes (DEPLOY_ARGS="-k nginx")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,cluster]'
 	$(RUN) -m pytest -p no:cacheprovider tests/deploy $(DEPLOY_ARGS)
+
+test-page: $(DEV) ## the page in Debian's chromium: 3 minutes (PAGE_ARGS="-k keys")
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,page]'
+	$(RUN) -m pytest -p no:cacheprovider tests/page $(PAGE_ARGS)
 
 soak: $(DEV) ## abuse, overload, faults, reloads: 25 minutes (SOAK_ARGS="-k load")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[soak]'
@@ -66,7 +70,7 @@ bench: $(DEV) ## run BENCHMARKS (BENCH_ARGS=--quick); a full run goes to benchma
 	[ -n "$(BENCH_ARGS)" ] || mv "$$results"/*.txt benchmarks/results/; rm -rf "$$results"; \
 	[ -z "$$failed" ] || { echo "make bench: bounds that do not hold:$$failed" >&2; exit 1; }
 
-train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); continues a run
+train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, PAINTINGS, LOSS_NETWORK); continues a run
 	@test -f "trainer/recipes/$(STYLE).toml" || { \
 		echo "make train: name a style, as in make train STYLE=starry-night; there are:" \
 			$(patsubst trainer/recipes/%.toml,%,$(wildcard trainer/recipes/*.toml)) >&2; exit 2; }
@@ -75,7 +79,7 @@ train: $(DEV) ## train STYLE=starry-night into runs/ (PHOTOS, LOSS_NETWORK); con
 			"to the VGG-19 weights (now $(LOSS_NETWORK));" \
 			"$(RUN) -m trainer loss-network --help says where those come from" >&2; exit 2; }
 	$(RUN) -m trainer train "trainer/recipes/$(STYLE).toml" --photos "$(PHOTOS)" \
-		--loss-network "$(LOSS_NETWORK)" --out "runs/$(STYLE)" --resume
+		--paintings "$(PAINTINGS)" --loss-network "$(LOSS_NETWORK)" --out "runs/$(STYLE)" --resume
 
 zoo-check: $(DEV) ## hold the shipped styles to their gates (ZOO_ARGS="--write starry-night")
 	@test -d "$(EVAL_PHOTOS)" && test -d "$(PAINTINGS)" && test -f "$(LOSS_NETWORK)" || { \

@@ -15,6 +15,7 @@ import service.__main__
 import service.server
 from model_zoo.cards import SHIPPED_ZOO, Manifest, StyleCard
 from service.app import create_app
+from service.formats import FORMATS
 from service.schemas import StylizeParameters
 from service.settings import Settings, variable_name
 from tests.documentation.pages import PAGES, blocks_of, name_of
@@ -120,6 +121,14 @@ def test_the_page_of_the_api_lists_every_parameter_of_stylize() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
     assert rows == ["image", *StylizeParameters.model_fields]
+
+
+def test_the_page_of_the_api_names_every_format_that_is_read() -> None:
+    (row,) = re.findall(r"^\| `image` \| (.*) \|$", API_PAGE, re.MULTILINE)
+    named = set(re.findall(r"\w+", row.lower()))
+
+    assert set(FORMATS) <= named
+    assert {"bmp", "tiff", "heic", "svg"} & named == set()
 
 
 def test_readme_names_every_option_of_stylize() -> None:
