@@ -29,7 +29,7 @@ HEADERS: dict[str, tuple[str, str]] = {
         "milliseconds of each stage (https://www.w3.org/TR/server-timing/)",
         "decode;dur=4.1, queue;dur=0.2, stylize;dur=182.3, encode;dur=3.9",
     ),
-    "Vary": ("the header of the request that chose the format", "Accept"),
+    "Vary": ("the headers of the request that chose the answer", "Accept"),
     "Content-Disposition": ("a name to save it by", 'inline; filename="starry-night.jpg"'),
     "ETag": ("send it back in If-None-Match", '"5d41402abc4b2a76b9719d911017c592"'),
     "Cache-Control": (
@@ -58,7 +58,7 @@ HEADERS: dict[str, tuple[str, str]] = {
 """What answers carry: meaning and an example."""
 
 _OF_EVERY_ANSWER = ("X-Request-ID", *browser.HEADERS)
-_CACHED = ("ETag", "Cache-Control")
+_CACHED = ("ETag", "Cache-Control", "Vary")
 _OF_STATUS = {
     401: ("WWW-Authenticate",),
     403: ("WWW-Authenticate",),

@@ -364,6 +364,8 @@ def _cacheable(request: Request, body: bytes, media_type: str, max_age_s: int) -
     # What a key opened is not for a shared cache to give to others.
     whose = "private" if request.state.caller else "public"
     headers = {"ETag": etag, "Cache-Control": f"{whose}, max-age={max_age_s}"}
+    # Nor is it for a browser to give to a page that has no key.
+    headers["Vary"] = "Authorization, X-API-Key"
     held = request.headers.get("if-none-match", "")
     tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
     if tags & {etag, "*"}:

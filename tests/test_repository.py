@@ -109,6 +109,7 @@ def test_no_tracked_file_is_larger_than_a_shipped_style_may_be() -> None:
         "cluster",
         "test",
         "test-deploy",
+        "test-page",
         "soak",
         "check",
         "docs",
@@ -387,7 +388,7 @@ def test_threads_in_compose_are_as_many_as_the_limit_of_cpus(replicas: dict) -> 
 def test_the_ci_script_is_executable_and_runs_the_make_targets() -> None:
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
-    assert {"make lint", "make test", "make test-deploy"} <= set(
+    assert {"make lint", "make test", "make test-deploy", "make test-page"} <= set(
         re.findall(r"^make [\w-]+", text(".ci/run"), re.M)
     )
 

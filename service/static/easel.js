@@ -1,6 +1,7 @@
 /** The easel: an invitation, a photograph, its painting, or what went wrong with it. */
 
 import { Comparison } from "./comparison.js";
+import { leave } from "./focus.js";
 import { showProblem } from "./problems.js";
 
 export class Easel {
@@ -22,9 +23,10 @@ export class Easel {
 
   showPhoto(photo) {
     const { empty, caption, actions, problem } = this.#parts;
-    empty.hidden = true;
-    problem.hidden = true;
+    const another = actions.querySelector("[data-choose]");
     actions.hidden = false;
+    leave(empty, another);
+    leave(problem, another);
     caption.textContent = "";
     this.#comparison.showPhoto(photo);
   }
@@ -32,8 +34,8 @@ export class Easel {
   /** Say what happens; `sent` is the part of the photograph that has been sent, or null. */
   showWork(words, sent) {
     const { work, workWords, workBar, problem } = this.#parts;
-    problem.hidden = true;
     work.hidden = false;
+    leave(problem, work.querySelector("button"));
     workWords.textContent = words;
     if (sent === null) {
       workBar.removeAttribute("value");
@@ -49,18 +51,19 @@ export class Easel {
     const url = await this.#comparison.showPainting(blob, `Your photograph, painted in ${title}`);
     const { naturalWidth, naturalHeight } = comparison.querySelector(".after");
     caption.textContent = `${title}, ${naturalWidth} × ${naturalHeight} px`;
-    this.#rest(`Painted in ${title}`);
+    this.#rest(`Painted in ${title}`, comparison.querySelector("input"));
     return url;
   }
 
   /** Show what went wrong; an earlier painting stays. */
   showProblem(problem) {
-    showProblem(this.#parts.problem, problem);
-    this.#rest("");
+    const box = this.#parts.problem;
+    showProblem(box, problem);
+    this.#rest("", box.querySelector("button"));
   }
 
-  #rest(words) {
-    this.#parts.work.hidden = true;
+  #rest(words, next) {
+    leave(this.#parts.work, next);
     this.#announce(words);
   }
 

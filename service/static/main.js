@@ -4,6 +4,7 @@ import { Camera } from "./camera.js";
 import { curlCommand } from "./curl.js";
 import { Easel } from "./easel.js";
 import { facts } from "./facts.js";
+import { leave } from "./focus.js";
 import { Gallery } from "./gallery.js";
 import { Keys } from "./keys.js";
 import { Options } from "./options.js";
@@ -132,15 +133,11 @@ function offer(link, url, name) {
 }
 
 async function tryAll() {
-  $("try-all").hidden = true;
   $("try-stop").hidden = false;
-  const focused = document.activeElement === document.body;
-  if (focused) {
-    $("try-stop").focus();
-  }
+  leave($("try-all"), $("try-stop"));
   await tryout.run(photo, options.parameters);
   $("try-all").hidden = false;
-  $("try-stop").hidden = true;
+  leave($("try-stop"), $("try-all"));
 }
 
 async function copyCommand() {
@@ -156,7 +153,7 @@ async function copyCommand() {
 }
 
 async function fillGallery() {
-  $("gallery-problem").hidden = true;
+  leave($("gallery-problem"), $("styles"));
   try {
     gallery.fill(await service.styles());
     chooseStyle(gallery.chosen);

@@ -1,6 +1,9 @@
 /** The service over HTTP: every request that the page makes, by URLs relative to the page. */
 
+import { facts } from "./facts.js";
 import { Problem } from "./problems.js";
+
+const MIB = 2 ** 20;
 
 export class Service {
   #keys;
@@ -41,6 +44,7 @@ export class Service {
    *   which part of the photograph has been sent
    */
   async stylize(photo, parameters, { requestId, signal, onSent }) {
+    checkSize(photo);
     const form = new FormData();
     form.append("image", photo, photo.name);
     for (const [name, value] of Object.entries(parameters)) {
@@ -93,6 +97,16 @@ export class Service {
 export function newRequestId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Say at once what the service would say once it had been sent too much. */
+function checkSize(photo) {
+  const most = facts.max_body_bytes;
+  if (photo.size > most) {
+    const [has, may] = [photo.size, most].map((bytes) => `${(bytes / MIB).toFixed(1)} MiB`);
+    const detail = `It has ${has}, and the service takes ${may}. Save it smaller, or as a JPEG.`;
+    throw new Problem({ title: "Photograph too large", detail });
+  }
 }
 
 /** As `fetch`, which does not tell how much of a body it has sent. */

@@ -1,0 +1,47 @@
+"""The page under a path of a proxy's, whether the service knows of it or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.proxies import behind_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.conftest import ServerProcess
+    from tests.page.visitor import Visitor
+
+PREFIX = "/studio/of/mine"
+
+
+@pytest.mark.parametrize("root_path", ["", PREFIX])
+def test_everything_is_asked_for_under_the_prefix(
+    invite: Callable[..., Visitor],
+    open_service: Callable[..., AbstractContextManager[ServerProcess]],
+    tiny_zoo: Path,
+    photo: Path,
+    root_path: str,
+) -> None:
+    variables = {"ATELIER_ZOO": str(tiny_zoo), "ATELIER_ROOT_PATH": root_path}
+    with open_service(**variables) as service, behind_prefix(PREFIX, service.url) as place:
+        visitor = invite(f"{place}/")
+        asked: list[str] = []
+        visitor.page.on("request", lambda request: asked.append(request.url))
+        visitor.arrive()
+
+        visitor.offer(photo)
+        visitor.see_painted("Ink")
+
+        expect(visitor.page.locator(".thumb img").first).to_have_js_property("naturalWidth", 32)
+        assert f" {place}/stylize" in visitor.page.locator("#command-text").text_content()
+        visitor.page.get_by_role("link", name="the API").click()
+        visitor.page.wait_for_url(f"{place}/docs")
+        visitor.expected = "ERR_NAME_NOT_RESOLVED|ERR_INTERNET|ERR_CONNECTION|SwaggerUIBundle"
+        here = [url for url in asked if not url.startswith(("blob:", "https://cdn"))]
+        assert [url for url in here if not url.startswith(f"{place}/")] == []
