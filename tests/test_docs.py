@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -29,6 +29,9 @@ from trainer.style_sheets import (
     weights_comment,
 )
 from trainer.styles_page import styles_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = Manifest.read(SHIPPED_ZOO)
@@ -87,14 +90,15 @@ def test_the_page_of_running_names_the_default_of_each_time_limit() -> None:
         assert float(seconds) == field.default
 
 
-@cache
-def endpoints() -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def endpoints(make_settings: Callable[..., Settings]) -> dict[str, dict[str, Any]]:
     """Of the OpenAPI document; whose key it is does not matter, without any there is no /admin."""
-    paths: dict[str, dict[str, Any]] = create_app(Settings(admin_keys="0" * 64)).openapi()["paths"]
+    app = create_app(make_settings(admin_keys="0" * 64, runtime="torch"))
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
     return paths
 
 
-def test_the_page_of_the_api_has_a_curl_for_every_endpoint() -> None:
+def test_the_page_of_the_api_has_a_curl_for_every_endpoint(endpoints: dict[str, Any]) -> None:
     spoken_of = re.findall(r"127\.0\.0\.1:8000(/[\w./-]*)", API_PAGE)
     styles = {card.style_id for card in MANIFEST}
     spoken_of = [
@@ -102,17 +106,18 @@ def test_the_page_of_the_api_has_a_curl_for_every_endpoint() -> None:
         for path in spoken_of
     ]
     spoken_of = [re.sub(r"(?<=/requests/)[\w-]+", "{request_id}", path) for path in spoken_of]
-    paths = endpoints()
 
-    assert set(paths) - set(spoken_of) == set()
-    assert set(spoken_of) - set(paths) <= {"/openapi.json", "/docs"}
+    assert set(endpoints) - set(spoken_of) == set()
+    assert set(spoken_of) - set(endpoints) <= {"/openapi.json", "/docs"}
 
 
-def test_the_page_of_the_api_lists_every_endpoint_with_its_method() -> None:
+def test_the_page_of_the_api_lists_every_endpoint_with_its_method(
+    endpoints: dict[str, Any],
+) -> None:
     rows = re.findall(r"^\| \[`([A-Z]+) (/[^`]*)`\]", API_PAGE, re.MULTILINE)
 
     assert {(method.lower(), path) for method, path in rows} == {
-        (method, path) for path, methods in endpoints().items() for method in methods
+        (method, path) for path, methods in endpoints.items() for method in methods
     }
 
 
@@ -169,6 +174,36 @@ def test_layout_names_what_is_there() -> None:
     for line in block.splitlines():
         for name in line.split("  ")[0].split():
             assert (ROOT / name).exists(), line
+
+
+def test_the_picture_of_the_house_names_only_rooms_that_are_there() -> None:
+    house = ElementTree.parse(ROOT / "docs/images/house.svg")  # noqa: S314  # our own
+    rooms = {
+        part.removesuffix("_runtime").lower()
+        for package in ("service", "model_zoo", "trainer")
+        for path in (ROOT / package).rglob("*")
+        for part in (path.name, path.stem)
+    }
+    named = {
+        name.lower()
+        for text in house.iter("{http://www.w3.org/2000/svg}text")
+        if text.get("class") == "name"
+        for name in (text.text or "").split(", ")
+    }
+
+    assert len(named) > 20
+    assert named <= rooms
+
+
+def test_the_picture_of_the_house_can_be_read_on_dark_and_on_light() -> None:
+    house = ElementTree.parse(ROOT / "docs/images/house.svg").getroot()  # noqa: S314
+    (_, _, width, height) = map(float, house.attrib["viewBox"].split())
+    paper = house.find("{http://www.w3.org/2000/svg}rect")
+
+    assert paper is not None
+    assert paper.get("class") == "paper"
+    assert float(paper.attrib["width"]) > 0.99 * width
+    assert float(paper.attrib["height"]) > 0.99 * height
 
 
 def test_the_page_of_styles_is_what_the_manifest_gives() -> None:
