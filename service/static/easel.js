@@ -23,10 +23,9 @@ export class Easel {
 
   showPhoto(photo) {
     const { empty, caption, actions, problem } = this.#parts;
-    const another = actions.querySelector("[data-choose]");
     actions.hidden = false;
-    leave(empty, another);
-    leave(problem, another);
+    leave(empty, this.#another);
+    leave(problem, this.#another);
     caption.textContent = "";
     this.#comparison.showPhoto(photo);
   }
@@ -59,7 +58,11 @@ export class Easel {
   showProblem(problem) {
     const box = this.#parts.problem;
     showProblem(box, problem);
-    this.#rest("", box.querySelector("button"));
+    this.#rest("", box.querySelector("button:not([hidden])") ?? this.#another);
+  }
+
+  get #another() {
+    return this.#parts.actions.querySelector("[data-choose]");
   }
 
   #rest(words, next) {

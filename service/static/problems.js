@@ -12,6 +12,11 @@ export class Problem extends Error {
     this.retryAfterS = retryAfterS;
   }
 
+  /** Whether the same request may succeed when it is sent again. */
+  get mayPass() {
+    return [0, 401, 408, 429].includes(this.status) || this.status >= 500;
+  }
+
   /** Read the answer of a request that failed. */
   static async of(response) {
     const retryAfterS = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
@@ -39,10 +44,11 @@ export function isStop(error) {
   return error.name === "AbortError";
 }
 
-/** Show `problem` in `box`, an element with places for its title and detail. */
+/** Show `problem` in `box`, which has places for its title and detail, and a button to try again. */
 export function showProblem(box, problem) {
   box.querySelector(".problem-title").textContent = problem.title ?? "Something went wrong";
   box.querySelector(".problem-detail").textContent = problem.detail ?? problem.message;
+  box.querySelector("button").hidden = problem instanceof Problem && !problem.mayPass;
   box.hidden = false;
 }
 

@@ -105,7 +105,7 @@ function checkSize(photo) {
   if (photo.size > most) {
     const [has, may] = [photo.size, most].map((bytes) => `${(bytes / MIB).toFixed(1)} MiB`);
     const detail = `It has ${has}, and the service takes ${may}. Save it smaller, or as a JPEG.`;
-    throw new Problem({ title: "Photograph too large", detail });
+    throw new Problem({ title: "Photograph too large", detail, status: 413 });
   }
 }
 

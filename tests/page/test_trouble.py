@@ -46,6 +46,7 @@ def test_what_the_service_refuses_is_told_in_its_own_words(
 
     expect(visitor.problem).to_contain_text(title)
     expect(visitor.problem).to_contain_text(words)
+    expect(visitor.button("Try again")).to_have_count(0)  # it would be refused again
     visitor.offer(photo, button="Another photograph")
     visitor.see_painted()
     expect(visitor.problem).to_have_count(0)

@@ -163,6 +163,15 @@ async def test_what_a_key_opened_is_not_for_shared_caches(keyed: Any, client: An
         assert (await client.http.get(path)).headers["cache-control"].startswith("public")
 
 
+async def test_what_a_key_opened_is_not_for_those_who_come_without(keyed: Any) -> None:
+    """A browser holds an answer for all its pages, unless it says whom it is for."""
+    for path in ("/styles", "/styles/ink", "/styles/ink/preview"):
+        found = await keyed.http.get(path, headers=bearer(ALICE))
+        held = {"If-None-Match": found.headers["etag"], **bearer(ALICE)}
+        for answer in (found, await keyed.http.get(path, headers=held)):
+            assert answer.headers["vary"] == "Authorization, X-API-Key"
+
+
 async def test_without_keys_everyone_paints_whatever_they_send(
     client: Any, photo_jpeg: bytes
 ) -> None:
