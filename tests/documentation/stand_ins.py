@@ -47,6 +47,9 @@ class StandIn:
 
 def check_make(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Makefile has the targets, and the service would take its settings."""
+    declared = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {word for word in call.arguments if not re.match(r"-|\w+=", word)}
+    assert targets <= set(declared)
     make = shutil.which("make")
     if make is not None:
         dry = [make, "--dry-run", f"--directory={ROOT}", *call.arguments]
