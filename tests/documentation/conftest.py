@@ -75,6 +75,9 @@ def workplace(tmp_path: Path, tiny_zoo: Path, photograph: Callable[..., Image.Im
         path.mkdir()
     photograph(320, 240, "astronaut").save(folder / "photo.jpg")
     photograph(128, 128, "coffee").save(folder / "painting.jpg")
+    (folder / "photos/holiday").mkdir(parents=True)
+    photograph(160, 120, "coffee").save(folder / "photos/coffee.jpg")
+    photograph(120, 160, "chelsea").save(folder / "photos/holiday/cat.png")
     for name in OF_THE_REPOSITORY:
         (folder / name).symlink_to(ROOT / name)
     (folder / "my-atelier").symlink_to(ROOT / "deploy/kubernetes/example")

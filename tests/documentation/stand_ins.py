@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.command_line import _parser as command_line_parser
 from service.settings import ENV_PREFIX, Settings
 from tests.documentation.pages import ROOT
 from trainer.__main__ import _parser as trainer_parser
@@ -55,9 +56,13 @@ def check_make(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         dry = [make, "--dry-run", f"--directory={ROOT}", *call.arguments]
         finished = subprocess.run(dry, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, finished.stderr
-    settings = {n: v for n, v in call.environment.items() if n.startswith(ENV_PREFIX)}
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    _check_settings(call, monkeypatch)
+
+
+def _check_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in call.environment.items():
+        if name.startswith(ENV_PREFIX):
+            monkeypatch.setenv(name, value)
     Settings.from_environment()
 
 
@@ -84,6 +89,12 @@ def check_trainer(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 def check_module(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """The module is there."""
     assert importlib.util.find_spec(call.arguments[1]) is not None
+
+
+def check_serving(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line takes the arguments, and the service its settings."""
+    command_line_parser().parse_args(call.arguments)
+    _check_settings(call, monkeypatch)
 
 
 def check_docker(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
@@ -126,6 +137,7 @@ STAND_INS = (
     StandIn("pip", "*", "installs", check_pip),
     StandIn("python", "-m\\ trainer\\ *", "takes minutes and wants 548 MB of VGG", check_trainer),
     StandIn("python", "-m\\ benchmarks.*", "takes minutes", check_module),
+    StandIn("atelier", "serve\\ *", "serves without end", check_serving),
     StandIn("docker", "*", "wants an engine of containers", check_docker),
     StandIn("kubectl", "*", "wants a cluster", check_kubectl),
 )
@@ -152,9 +164,11 @@ def write_stand_ins(folder: Path) -> None:
         lines += ['    record=$(mktemp "$RECORDS/call.XXXXXX")']
         lines += [f'    printf \'%s\\0\' {program} "$@" >"$record"', '    env -0 >"$record.env"']
         lines += ["    exit 0;;", "esac"]
+        python = shlex.quote(sys.executable)
         if program == "python":
-            python = shlex.quote(sys.executable)
             lines += [_SERVICE.format(python=python), f'exec {python} "$@"']
+        elif program == "atelier":
+            lines += [f'exec {python} -m service.command_line "$@"']
         script = folder / program
         script.write_text("\n".join(lines) + "\n", encoding="utf-8")
         script.chmod(0o755)
