@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model_zoo.cards import ZooError
 from service.bulk import OutputLostError
-from service.commands import serve, styles, stylize
+from service.commands import serve, styles, stylize, video
 from service.commands.arguments import UsageError
 from service.errors import ServiceError
 from service.folders import NamesError
@@ -20,7 +20,7 @@ from service.workshops import WorkshopLostError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (serve, styles, stylize)
+COMMANDS = (serve, styles, stylize, video)
 
 EXTRAS = {"av": "video", "httpx": "client"}
 """Which extra brings a package that only some commands need."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from service.settings import Settings, SettingsError
@@ -75,6 +76,14 @@ def at_least_1(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def seconds(text: str) -> Fraction:
+    """A number of at least 0, exactly as it is written."""
+    value = Fraction(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
     return value
 
 
