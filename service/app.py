@@ -112,14 +112,15 @@ def create_app(
     app.include_router(routes.router)
     if settings.admin_keys and studio.reloader is not None:
         app.include_router(admin.router)
-    if settings.live_sessions and studio.live_painter is not None:
+    live = bool(settings.live_sessions) and studio.live_painter is not None
+    if live:
         hall = LiveHall(settings.live_sessions, settings.live_sessions_per_client)
         app.state.live_painter, app.state.live_hall = studio.live_painter, hall
         metrics.watch(live_sessions=lambda: hall.sessions)
         app.include_router(live_routes.router)
     add_docs(app)
     if settings.page:
-        add_page(app, settings)
+        add_page(app, settings, live=live)
     install_error_handlers(app)
     # The last added stands outermost.
     app.add_middleware(UnhandledErrorMiddleware)

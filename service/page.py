@@ -37,6 +37,7 @@ POLICY = "; ".join(
     )
 )
 _INDEX = "index.html"
+_LIVE = "live.js"  # the page's part for moving pictures
 _FACTS = "{{facts}}"
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -75,14 +76,19 @@ class _File:
         return Response(self.body, headers=self.headers)
 
 
-def add_page(app: FastAPI, settings: Settings) -> None:
+def add_page(app: FastAPI, settings: Settings, *, live: bool) -> None:
     """Serve the page under / and its files under /static, all held in memory.
 
     They refer to each other, and to the service, by relative URLs alone: whatever path prefix a
     proxy puts before them, they need not know it.
+
+    Args:
+        app: where to.
+        settings: every knob.
+        live: whether the application paints moving pictures, too.
     """
     index = (STATIC / _INDEX).read_text(encoding="utf-8")
-    facts = html.escape(json.dumps(page_facts(settings)))
+    facts = html.escape(json.dumps(page_facts(settings, live=live)))
     page = _File.of(index.replace(_FACTS, facts).encode(), ".html", **_OF_THE_PAGE)
     app.add_route("/", page.show, include_in_schema=False)
     for path in STATIC.iterdir():
@@ -91,12 +97,11 @@ def add_page(app: FastAPI, settings: Settings) -> None:
             app.add_route(f"/static/{path.name}", file.show, include_in_schema=False)
 
 
-def page_facts(settings: Settings) -> dict[str, int | bool]:
+def page_facts(settings: Settings, *, live: bool) -> dict[str, int | bool]:
     """What the page has to know of this service before anyone asks it anything."""
     return {
         "default_max_side_px": settings.default_max_side_px,
         "max_side_px": settings.max_side_px,
         "max_body_bytes": settings.max_body_bytes,
-        # Whether there is a part of the page for moving pictures: with its route and its script.
-        "live": settings.live_sessions > 0 and (STATIC / "live.js").exists(),
+        "live": live and (STATIC / _LIVE).exists(),
     }

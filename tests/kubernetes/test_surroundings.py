@@ -79,7 +79,8 @@ def test_the_way_in_publishes_what_is_for_everyone_and_nothing_else(
     whole: dict[str, Document],
 ) -> None:
     application = create_app(Settings(admin_keys="0" * 64))
-    served = {*application.openapi()["paths"], "/openapi.json", "/docs"}
+    of_people = {"/", "/static/main.js", "/openapi.json", "/docs"}
+    served = {*application.openapi()["paths"], *of_people}
     (rule,) = whole["Ingress"]["spec"]["rules"]
     published = {
         path
