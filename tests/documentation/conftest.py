@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -61,15 +62,44 @@ def documented_service(
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where an example runs: its folder, its environment, what stood in for others there."""
+    """Where an example runs: its folder and what it finds there, its environment.
+
+    ``records`` is where programs that are not run leave their calls.
+    """
 
     folder: Path
+    given: frozenset[Path]
     records: Path
     environment: dict[str, str]
 
 
+@pytest.fixture(scope="session")
+def clip(
+    photograph: Callable[..., Image.Image], tmp_path_factory: pytest.TempPathFactory
+) -> Path | None:
+    """A second of a photograph; None where the extra ``video`` is not installed."""
+    if importlib.util.find_spec("av") is None:
+        return None
+    import av
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_image(photograph())))
+        container.mux(stream.encode())
+    return path
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, tiny_zoo: Path, photograph: Callable[..., Image.Image]) -> Workplace:
+def workplace(
+    tmp_path: Path,
+    tiny_zoo: Path,
+    spoken_of_zoo: Path,
+    photograph: Callable[..., Image.Image],
+    clip: Path | None,
+) -> Workplace:
     folder, home, records = (tmp_path / name for name in ("reader", "home", "records"))
     for path in (folder, home, records):
         path.mkdir()
@@ -78,6 +108,8 @@ def workplace(tmp_path: Path, tiny_zoo: Path, photograph: Callable[..., Image.Im
     (folder / "photos/holiday").mkdir(parents=True)
     photograph(160, 120, "coffee").save(folder / "photos/coffee.jpg")
     photograph(120, 160, "chelsea").save(folder / "photos/holiday/cat.png")
+    if clip is not None:
+        shutil.copy(clip, folder)
     for name in OF_THE_REPOSITORY:
         (folder / name).symlink_to(ROOT / name)
     (folder / "my-atelier").symlink_to(ROOT / "deploy/kubernetes/example")
@@ -91,8 +123,11 @@ def workplace(tmp_path: Path, tiny_zoo: Path, photograph: Callable[..., Image.Im
     environment = {n: v for n, v in os.environ.items() if not n.startswith("ATELIER_")}
     environment |= {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}", "HOME": str(home)}
     environment |= {"RECORDS": str(records), "KEY": KEY, "PWD": str(folder)}
+    # Sooner ready, and light on a busy machine.
+    environment |= {"ATELIER_RUNTIME": "torch", "ATELIER_ZOO": str(spoken_of_zoo)}
+    environment |= {"ATELIER_MODEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment |= {name: hash_key(name) for name in re.findall(r"\$(\w*HASH_OF_\w+)", all_code())}
-    return Workplace(folder, records, environment)
+    return Workplace(folder, frozenset(folder.rglob("*")), records, environment)
 
 
 def all_code() -> str:

@@ -22,8 +22,6 @@ from tests.documentation.pages import PAGES, Block, blocks_of
 from tests.documentation.stand_ins import read_calls
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import ServerProcess
     from tests.documentation.conftest import Workplace
 
@@ -81,7 +79,9 @@ def test_commands_do_what_the_page_says(
     else:
         pattern = ".*".join(map(re.escape, expected.strip().split("…")))
         assert re.fullmatch(pattern, finished.stdout.strip(), re.DOTALL), finished.stdout
-    assert_pictures_are_sound(workplace.folder)
+    assert_pictures_are_sound(workplace)
+    for path in re.findall(r" -o (\w[\w./-]*)", block.code):
+        assert (workplace.folder / path).exists(), path
     for entry, call in read_calls(workplace.records):
         entry.check(call, monkeypatch)
 
@@ -95,7 +95,7 @@ def test_python_does_what_the_page_says(
     finished = run([*python, code_of(block, documented_service)], workplace)
 
     assert finished.returncode == 0, finished.stdout
-    assert (assert_pictures_are_sound(workplace.folder) > 0) == (PLACE in block.code)
+    assert (assert_pictures_are_sound(workplace) > 0) == (PLACE in block.code)
 
 
 @blocks("js")
@@ -108,7 +108,7 @@ def test_javascript_does_what_the_page_says(
     finished = run([find("node"), str(module)], workplace)
 
     assert (finished.returncode, finished.stdout) == (0, "")
-    assert assert_pictures_are_sound(workplace.folder) > 0
+    assert assert_pictures_are_sound(workplace) > 0
 
 
 @blocks("html")
@@ -164,15 +164,15 @@ def run(command: list[str], workplace: Workplace) -> subprocess.CompletedProcess
     )
 
 
-def assert_pictures_are_sound(folder: Path) -> int:
+def assert_pictures_are_sound(workplace: Workplace) -> int:
     """Each is of the format that its name says; gives how many an example made."""
     made = 0
-    for path in folder.iterdir():
-        if path.suffix in FORMAT_OF:
+    for path in workplace.folder.rglob("*"):
+        if path.suffix in FORMAT_OF and path not in workplace.given:
             with Image.open(path) as picture:
                 picture.load()
                 assert picture.format.lower() == FORMAT_OF[path.suffix], path.name
-            made += path.name not in {"photo.jpg", "painting.jpg"}
+            made += 1
     return made
 
 
