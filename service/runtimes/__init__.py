@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
-    from service.jobs import NormStatistics
 
     Mixes: TypeAlias = NDArray[np.float32] | None
+    NormStatistics: TypeAlias = NDArray[np.float32]
 
 RuntimeName = Literal["auto", "torch", "openvino"]
 

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
-    from service.jobs import NormStatistics
-    from service.runtimes import Mixes, Painter
+    from service.runtimes import Mixes, NormStatistics, Painter
 
 # Largest maps held at once: 1.8 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
 _MAPS_AT_ONCE = 3.1

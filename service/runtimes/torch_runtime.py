@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from model_zoo.layers import Generator
     from model_zoo.tiling import WholeStatistics
-    from service.jobs import NormStatistics
-    from service.runtimes import Mixes
+    from service.runtimes import Mixes, NormStatistics
 
 
 class TorchRuntime:
