@@ -13,7 +13,7 @@ PAINTINGS ?= $(ASSETS)/paintings
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
 # Of the documentation, those that run in a browser.
 PAGE_EXAMPLES := tests/documentation/test_blocks.py::test_a_page_does_in_a_browser_what_is_said_of_it
-BENCHMARKS ?= engine serve batching shared memory tiles training
+BENCHMARKS ?= engine serve batching shared memory tiles live training
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

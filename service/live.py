@@ -212,7 +212,8 @@ class LiveSession:
             self._outbox.painting = painting
             self._sendable.clear()
             self._to_send.set()
-            self._side.note(time.monotonic() - began_s, max(painting.size))
+            own_s = time.monotonic() - began_s - painting.waited_s
+            self._side.note(own_s, max(painting.size), painting.waited_s)
 
     async def _answer(self) -> None:
         """Send what is there to be sent; the only one who does."""

@@ -50,11 +50,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Painting:
-    """A painted frame, and the photograph that it was."""
+    """A painted frame, the photograph that it was, and how long it waited for the device."""
 
     frame: Frame
     photo: Photo
     painted: PaintedFrame
+    waited_s: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,7 +116,7 @@ class LivePainter:
                 )
                 batched: Batched[PaintedFrame] = await self._batcher.submit(job, deadline.at_s)
                 steadiness.remember(batched.result.statistics)
-                return Painting(frame, photo, batched.result)
+                return Painting(frame, photo, batched.result, batched.queue_s)
 
     async def encode(self, painting: Painting) -> bytes:
         """Give a painted frame as a JPEG, mixed with its photograph as asked."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Statistics = TypeVar("Statistics")
 
 DEFAULT_STEADINESS = 0.5
-LONGEST_MEMORY_S = 1.0
+LONGEST_MEMORY_S = 4.0
 """Time constant at steadiness 1; the default's is a quarter of it. docs/decisions/0016 says why."""
 
 CUT_DISTANCE = 0.07

@@ -13,6 +13,13 @@ import { LiveSession } from "./live-session.js";
 
 const $ = (id) => document.getElementById(id);
 
+document.head.append(
+  Object.assign(document.createElement("link"), {
+    rel: "stylesheet",
+    href: new URL("live.css", import.meta.url).href,
+  }),
+);
+
 export async function startLive({ canvas, say, getStyle, getKey, onEnd }) {
   const camera = new LiveCamera();
   say("Waiting for the camera");

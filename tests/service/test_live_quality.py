@@ -71,6 +71,14 @@ def test_side_when_a_larger_one_proves_too_slow_then_waits_longer_before_it_grow
     assert pauses[-1] > 3 * pauses[0]
 
 
+def test_side_when_frames_wait_for_others_then_shrinks_but_not_for_what_it_cannot_gain() -> None:
+    for waited_s, most_s, least_s in ((0.04, PERIOD_S - 0.04, 0.015), (1.0, PERIOD_S / 4, 0.01)):
+        side, cost = PaintedSide(64, 640, PERIOD_S), quadratic(0.02)
+        for _ in range(600):
+            side.note(cost(side.px), side.px, waited_s)
+        assert least_s < cost(side.px) <= most_s + 0.1 * PERIOD_S
+
+
 def test_one_slow_frame_among_fast_ones_changes_nothing() -> None:
     side = PaintedSide(160, 640, PERIOD_S)
     paint(side, 20, lambda _: 0.05)
