@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OF_LIVE = (
+    "Moving pictures have a WebSocket, `GET /live`, which this description has no words for: "
+    "docs/live.md has them."
+)
+
 
 def service_version() -> str:
     """Version of the installed distribution, or ``unknown`` in a bare checkout."""
@@ -85,6 +90,7 @@ def create_app(
     app = DocumentedApp(
         title="Atelier",
         summary="Paints photographs in the style of paintings, in one forward pass",
+        description=_OF_LIVE if settings.live_sessions and studio.live_painter else "",
         version=service_version(),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
