@@ -115,7 +115,7 @@ def test_a_service_that_asks_to_come_again_is_asked_again_when_it_says(
     tiny_zoo: Path,
     photo: Path,
 ) -> None:
-    with open_service(ATELIER_ZOO=str(tiny_zoo), ATELIER_RATE_LIMIT="1 per 2 second") as service:
+    with open_service(ATELIER_ZOO=str(tiny_zoo), ATELIER_RATE_LIMIT="1 per 4 second") as service:
         visitor = invite(f"{service.url}/").arrive()
         visitor.expected = "status of 429"
         visitor.offer(photo)
