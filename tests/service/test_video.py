@@ -311,6 +311,7 @@ FULL = 2
     [
         ("yuv420p", BT601, {}),
         ("yuv420p", BT709, {"colorspace": BT709}),
+        ("yuv420p", BT601, {"color_range": FULL}),
         ("yuvj420p", BT601, {"color_range": FULL}),
         ("yuv420p10le", BT709, {"colorspace": BT709}),
         ("yuv444p", BT709, {"colorspace": BT709}),
