@@ -146,9 +146,9 @@ def test_a_replica_that_does_not_know_the_request_is_no_trouble(
 
     visitor.page.route("**/requests/*", know_nothing)
     visitor.choose_style("The Starry Night, fine")
-    visitor.page.get_by_label("Longer side").select_option("2048 px")
+    visitor.page.get_by_label("Longer side").select_option("1536 px")
 
-    visitor.offer(photos("astronaut", width=2048))
+    visitor.offer(photos("astronaut", width=1300))
 
     visitor.see_painted("The Starry Night, fine")
     assert asked

@@ -33,7 +33,7 @@ class Visitor:
     def __post_init__(self) -> None:
         self.page.on("console", self._listen)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        # Whoever begins to listen only as a key is pressed may be too late: the browser is told aside.
+        # Who begins to listen as a key is pressed may be too late: the browser is told aside.
         self.page.on("filechooser", lambda _: None)
 
     def _listen(self, message: ConsoleMessage) -> None:
