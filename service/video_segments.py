@@ -75,7 +75,8 @@ class Segments:
 
     def statistics(self) -> NDArray[np.float32]:
         """What the last finished picture was painted with; there must be one."""
-        statistics: NDArray[np.float32] = np.load(_statistics_path(self.finished[-1].path))
+        path = _statistics_path(self.finished[-1].path)
+        statistics: NDArray[np.float32] = np.fromfile(path, np.float32)
         return statistics
 
     @contextmanager
@@ -144,7 +145,7 @@ class SegmentWriter:
             return
         self._container.mux(self._stream.encode())
         self._container.close()
-        np.save(_statistics_path(self._path), statistics, allow_pickle=False)
+        statistics.tofile(_statistics_path(self._path))
         times = {"pts": self._pts, "durations": self._durations}
         write_whole(_times_path(self._path), json.dumps(times).encode())
 
@@ -176,7 +177,7 @@ def held_folder(folder: Path, of: Mapping[str, object], *, anew: bool) -> Iterat
                 )
             state.unlink()
         if not state.exists():
-            for path in (*folder.glob("*.json"), *folder.glob("*.mkv"), *folder.glob("*.npy")):
+            for path in (*folder.glob("*.json"), *folder.glob("*.mkv"), *folder.glob("*.f32")):
                 path.unlink()
             write_whole(state, own.encode())
         yield
@@ -195,4 +196,4 @@ def _times_path(path: Path) -> Path:
 
 
 def _statistics_path(path: Path) -> Path:
-    return path.with_suffix(".npy")
+    return path.with_suffix(".f32")
