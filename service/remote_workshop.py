@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from service.client import AsyncClient, AtelierError, OutOfTimeError, ProblemError
+from service.client import (
+    AsyncClient,
+    AtelierError,
+    BrokenOffError,
+    OutOfTimeError,
+    ProblemError,
+)
 from service.workshops import CannotPaintError, Painting, WorkshopLostError
 
 if TYPE_CHECKING:
@@ -14,7 +20,8 @@ if TYPE_CHECKING:
     from service.schemas import StylizeParameters
 
 _REQUESTS = 4
-_ATTEMPTS = 10
+# Half a second, and twice as long each time: a service that starts anew has 7 s.
+_ATTEMPTS = 5
 _MOST_BYTES_TO_SEND = 2**30
 _KEY_REFUSED = (401, 403)
 
@@ -27,6 +34,9 @@ class RemoteWorkshop:
         key: an API key, where it asks for one.
         timeout_s: for a picture, with all attempts.
         jobs: requests at once.
+
+    Raises:
+        ValueError: there can be no such address or key.
     """
 
     def __init__(self, url: str, key: str | None, timeout_s: float, jobs: int | None) -> None:
@@ -70,7 +80,7 @@ class RemoteWorkshop:
             if error.status in _KEY_REFUSED:
                 raise WorkshopLostError(error.detail) from error
             raise CannotPaintError(error.detail, type=error.type, status=error.status) from error
-        except OutOfTimeError as error:
+        except (OutOfTimeError, BrokenOffError) as error:
             raise CannotPaintError(str(error)) from error
         except AtelierError as error:
             raise WorkshopLostError(str(error)) from error

@@ -48,11 +48,18 @@ async def open_workshop(
 
 
 def remote_workshop(options: argparse.Namespace, jobs: int | None = None) -> RemoteWorkshop:
-    """The service that the options name."""
+    """The service that the options name.
+
+    Raises:
+        UsageError: there can be none.
+    """
     from service.remote_workshop import RemoteWorkshop  # needs the extra
 
     key = options.key or os.environ.get(KEY_VARIABLE)
-    return RemoteWorkshop(options.server, key, options.timeout, jobs)
+    try:
+        return RemoteWorkshop(options.server, key, options.timeout, jobs)
+    except ValueError as error:
+        raise UsageError(f"--server: {error}") from error
 
 
 def _wanted(options: argparse.Namespace, ids: Sequence[str]) -> list[StylizeParameters]:

@@ -11,6 +11,7 @@ import pytest
 from service.client import (
     AsyncClient,
     AtelierError,
+    BrokenOffError,
     Client,
     OutOfTimeError,
     ProblemError,
@@ -127,6 +128,25 @@ def test_call_without_a_pause_asked_for_waits_longer_each_time_and_gives_up(
     assert "abc" in str(caught.value)
 
 
+def test_pauses_that_a_busy_service_asks_for_are_made_as_often_as_time_allows(
+    client: Callable[..., tuple[Client, Service]],
+) -> None:
+    busy = problem(429, **{"Retry-After": "0"})
+    atelier, service = client(*[busy] * 20, PICTURE, attempts=2)
+    assert atelier.stylize(b"photo", "ink").data == b"painted"
+    assert service.slept == [0.1] * 20, "not at once, whatever it says"
+
+
+@pytest.mark.parametrize("pause", ["nan", "soon", "-1"])
+def test_pause_that_makes_no_sense_is_as_good_as_none(
+    client: Callable[..., tuple[Client, Service]], pause: str
+) -> None:
+    atelier, service = client(problem(503, **{"Retry-After": pause}), attempts=3)
+    with pytest.raises(ProblemError):
+        atelier.stylize(b"photo", "ink")
+    assert len(service.slept) == 2
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 415, 422, 500, 504])
 def test_error_of_the_request_is_raised_at_once(
     client: Callable[..., tuple[Client, Service]], status: int
@@ -159,6 +179,75 @@ def test_service_that_cannot_be_reached_is_tried_again_and_named(
     with pytest.raises(OutOfTimeError, match="did not answer in time"):
         atelier.styles()
     assert len(service.requests) == 1, "it may be painting still"
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ReadError("reset"), httpx.WriteError("reset"), httpx.RemoteProtocolError("end")]
+)
+def test_connection_that_is_lost_on_the_way_is_tried_again_and_named(
+    client: Callable[..., tuple[Client, Service]], error: Exception
+) -> None:
+    assert client(error, PICTURE)[0].stylize(b"photo", "ink").data == b"painted"
+    atelier, service = client(error, attempts=3)
+    with pytest.raises(BrokenOffError, match=r"http://service broke off \("):
+        atelier.stylize(b"photo", "ink")
+    assert len(service.requests) == 3
+
+
+def test_answer_that_cannot_be_decoded_is_an_error_like_others(
+    client: Callable[..., tuple[Client, Service]],
+) -> None:
+    atelier, service = client(httpx.DecodingError("incorrect header check"))
+    with pytest.raises(AtelierError, match="incorrect header check"):
+        atelier.styles()
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("media_type", "suffix"),
+    [("image/png", "png"), ("image/JPEG; q=1", "jpg"), ("image/../../x", None), ("image/", None)],
+)
+def test_suffix_of_a_picture_is_one_whatever_the_service_says(
+    client: Callable[..., tuple[Client, Service]], media_type: str, suffix: str | None
+) -> None:
+    answer = httpx.Response(200, content=b"painted", headers={"Content-Type": media_type})
+    atelier, _ = client(answer)
+    if suffix is None:
+        with pytest.raises(AtelierError, match="not a picture"):
+            atelier.stylize(b"photo", "ink")
+    else:
+        assert atelier.stylize(b"photo", "ink").suffix == suffix
+
+
+def test_times_that_others_on_the_way_add_are_read_as_far_as_they_are_times(
+    client: Callable[..., tuple[Client, Service]],
+) -> None:
+    timing = 'decode;dur=1.5, cdn-cache; desc=HIT, edge;dur=2;desc="a b", origin;dur="3"'
+    answer = httpx.Response(
+        200, content=b"painted", headers={"Content-Type": "image/png", "Server-Timing": timing}
+    )
+    assert client(answer)[0].stylize(b"photo", "ink").stages_ms == {"decode": 1.5, "edge": 2}
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("127.0.0.1:8000", None),
+        ("service", None),
+        ("ftp://service", None),
+        ("http://", None),
+        ("http://service:99999", None),
+        ("http://service:port", None),
+        ("http://service", "kéy"),
+        ("http://service", "k\ney"),
+    ],
+)
+def test_address_or_key_that_cannot_be_is_refused_before_anything_is_sent(
+    url: str, key: str | None
+) -> None:
+    with pytest.raises(ValueError, match=r"address|port|key") as caught:
+        Client(url, key=key)
+    assert key is None or key not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -699,7 +699,7 @@ def test_service_that_goes_away_ends_the_run_rather_than_fail_every_picture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_many(tmp_path / "photos")
-    monkeypatch.setattr("service.client._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("service.client_exchange._FIRST_PAUSE_S", 0.001)
     with start_service() as server:
         painted = 0
         put = Ledger.place
