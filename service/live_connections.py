@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.utils import ClientDisconnected
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 
 CUT_OFF = 1006
 """The code that the application then gets; no client can send it."""
@@ -26,6 +27,11 @@ SERVER_LEAVES = "the server goes away; connect again"
 _LAST_WORDS_S = 2.0
 """How long a client has to take what was sent last, once its connection ends."""
 
+# A read brings up to 256 KiB, which may be one frame, or forty thousand without anything in them.
+_PIECE_BYTES = 8 * 2**10
+_REST = 9
+"""How many times as long its connection rests as a piece took: a tenth of the time is its."""
+
 
 class LiveConnection(WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn's that is cut off where its client does not read.
@@ -34,6 +40,9 @@ class LiveConnection(WebSocketsSansIOProtocol):
     off for ever. Here one that takes longer than ``send_timeout_s`` for most of what waits is cut
     off, and one that ends has ``_LAST_WORDS_S`` for the rest. When the server ends, clients are
     told so (1001) rather than that it begins again (1012).
+
+    Nor does it let a client that sends thousands of small messages hold up all others: what came is
+    taken in pieces, and after each the connection rests in proportion to what that took.
 
     Args:
         send_timeout_s: for what waits to be sent.
@@ -48,12 +57,30 @@ class LiveConnection(WebSocketsSansIOProtocol):
         self._on_cut = on_cut
         self._reader_patience = Alarm(self.loop, send_timeout_s, self._cut)
         self._last_words = Alarm(self.loop, _LAST_WORDS_S, self._cut)
+        self._unread = bytearray()
+        self._rest: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, lest they keep the connection in memory."""
         self._reader_patience.stop()
         self._last_words.stop()
+        if self._rest is not None:
+            self._rest.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, now or after what came before."""
+        self._unread += data
+        if self._rest is None:
+            self._take_piece()
+        else:
+            self._stop_reading()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Give the next message, and read on once there is none left."""
+        message = await self.queue.get()
+        self._read_on()
+        return message
 
     def pause_writing(self) -> None:
         """More is written than the client takes at once."""
@@ -97,6 +124,29 @@ class LiveConnection(WebSocketsSansIOProtocol):
         else:
             super().shutdown()
         self._last_words.start()
+
+    def _take_piece(self) -> None:
+        piece = bytes(self._unread[:_PIECE_BYTES])
+        del self._unread[:_PIECE_BYTES]
+        self._rest = None
+        began_s = time.thread_time()  # other threads' turns are not this client's fault
+        super().data_received(piece)
+        if self._unread and not self.transport.is_closing():
+            self._stop_reading()
+            rest_s = _REST * (time.thread_time() - began_s)
+            self._rest = self.loop.call_later(rest_s, self._take_piece)
+        else:
+            self._read_on()
+
+    def _stop_reading(self) -> None:
+        if not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self.read_paused and self._rest is None and self.queue.empty():
+            self.read_paused = False
+            self.transport.resume_reading()
 
     def _cut(self) -> None:
         if self.transport.get_write_buffer_size():

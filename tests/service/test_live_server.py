@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -372,6 +372,34 @@ def test_live_that_is_switched_off_is_not_there(start_service: Callable[..., Any
     ):
         pass
     assert raised.value.response.status_code == 404
+
+
+def test_client_that_sends_thousands_of_empty_frames_leaves_others_their_turns(
+    live_server: Any,
+) -> None:
+    key, answers = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", 0
+    start = json.dumps({"type": "start", "style": "ink"}).encode()
+    flood, at = 20_000 * (b"\x82\x80" + bytes(4)), 0
+    with socket.create_connection(("127.0.0.1", live_server.port)) as raw:
+        raw.sendall(
+            b"GET /live HTTP/1.1\r\nHost: live\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + f"Sec-WebSocket-Version: 13\r\n{key}\r\n\r\n".encode()
+        )
+        assert b" 101 " in raw.recv(4096)
+        raw.sendall(bytes((0x81, 0x80 | len(start))) + bytes(4) + start)
+        raw.setblocking(False)
+        with httpx.Client(base_url=live_server.url) as http:
+            until_s = time.monotonic() + 3
+            while time.monotonic() < until_s:
+                for _ in range(100):
+                    with suppress(BlockingIOError):
+                        at = (at + raw.send(flood[at:])) % len(flood)
+                    with suppress(BlockingIOError):
+                        raw.recv(2**20)
+                http.get("/readyz")
+                answers += 1
+
+    assert answers > 15
 
 
 # --- the end
