@@ -29,12 +29,17 @@ export class Comparison {
     this.#split();
   }
 
-  /** Show the painting of the present photograph; gives a URL of it, good until the next. */
-  async showPainting(blob, description) {
+  /**
+   * Show the painting of the present photograph, unless `signal` is aborted before it is ready;
+   * gives a URL of it, good until the next photograph.
+   */
+  async showPainting(blob, description, signal) {
     const url = this.#url(blob);
-    this.#after.alt = description;
-    this.#after.src = url;
-    await this.#after.decode().catch(() => {});
+    const painting = Object.assign(new Image(), { className: "after", alt: description, src: url });
+    await painting.decode().catch(() => {});
+    signal.throwIfAborted();
+    this.#after.replaceWith(painting);
+    this.#after = painting;
     this.#root.classList.remove("unpainted");
     return url;
   }

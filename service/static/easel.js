@@ -44,10 +44,11 @@ export class Easel {
     this.#announce(words);
   }
 
-  /** Show the painting; gives a URL of it, good until the next photograph. */
-  async showPainting(blob, title) {
+  /** Show the painting, unless `signal` says that another is wanted; gives a URL of it. */
+  async showPainting(blob, title, signal) {
     const { comparison, caption } = this.#parts;
-    const url = await this.#comparison.showPainting(blob, `Your photograph, painted in ${title}`);
+    const description = `Your photograph, painted in ${title}`;
+    const url = await this.#comparison.showPainting(blob, description, signal);
     const { naturalWidth, naturalHeight } = comparison.querySelector(".after");
     caption.textContent = `${title}, ${naturalWidth} × ${naturalHeight} px`;
     this.#rest(`Painted in ${title}`, comparison.querySelector("input"));

@@ -1,6 +1,7 @@
 /** The key of a service that asks for one: kept for this tab alone, and asked for in a dialog. */
 
 const SLOT = "atelier-key";
+const UNKNOWN = "That key is not known here. Look whether it is whole.";
 
 export class Keys {
   #dialog;
@@ -20,19 +21,19 @@ export class Keys {
    * Get another key than `used`, which was refused; false where the person has none to give.
    * Several requests that are refused at once ask once.
    */
-  async replace(used, problem) {
+  async replace(used) {
     if (this.current !== used) {
       return true; // another request has asked meanwhile
     }
-    this.#asking ??= this.#ask(used, problem).finally(() => {
+    this.#asking ??= this.#ask(used).finally(() => {
       this.#asking = null;
     });
     return this.#asking;
   }
 
-  async #ask(used, problem) {
+  async #ask(used) {
     const input = this.#dialog.querySelector("input");
-    this.#dialog.querySelector(".problem-detail").textContent = used ? problem.detail : "";
+    this.#dialog.querySelector(".problem-detail").textContent = used ? UNKNOWN : "";
     input.value = "";
     this.#dialog.returnValue = "";
     this.#dialog.showModal();

@@ -16,8 +16,12 @@ export class LiveCamera {
   #side = 0;
   #take = null;
 
-  /** Ask for the camera; what is thrown says in plain words why there is none. */
-  async open() {
+  /**
+   * Ask for the camera; what is thrown says in plain words why there is none.
+   *
+   * @param {() => void} onGone is called where it is taken away again
+   */
+  async open(onGone) {
     if (!navigator.mediaDevices) {
       throw new Error("Browsers lend the camera only to pages that came over https.");
     }
@@ -29,6 +33,7 @@ export class LiveCamera {
       throw new Error(REASONS[error.name] ?? "The camera does not work.");
     }
     this.#isOpen = true;
+    this.#video.srcObject.getVideoTracks()[0].addEventListener("ended", onGone);
   }
 
   get width() {

@@ -5,6 +5,9 @@ const MOST_UNANSWERED = 2;
 /** A frame that was refused is never answered; after so long it is not waited for. */
 const PATIENCE_MS = 1000;
 
+/** The service goes away, or the way to it: a load balancer may lead to another one. */
+const LOST = new Set([1001, 1006]);
+
 const WORDS_OF_CODES = {
   1001: "The service was stopped. Start again in a moment.",
   1006: "The connection was lost. Look whether you are online, then start again.",
@@ -20,24 +23,28 @@ export class LiveSession {
   #sentAt = 0;
   #said = "";
   #wasOpen = false;
+  #wasReady = false;
   #asked;
+  #parameters;
 
   /**
    * @param {string} key empty where none is needed
    * @param {object} parameters members of the protocol's `start`
    * @param {object} listeners `onReady`, `onSide(px)`, `onPainting({number, blob})`,
-   *   `onProblem(words)`, and `onEnd(words)` at the end, unless that was asked for
+   *   `onProblem(words)`, and `onEnd({words, wasLost})` at the end, unless that was asked for;
+   *   `wasLost` is whether another session may go on with it
    */
   constructor(key, parameters, listeners) {
     this.#listeners = listeners;
     this.#asked = JSON.stringify(parameters);
+    this.#parameters = parameters;
     const url = new URL("live", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
     this.#socket = new WebSocket(url);
     this.#socket.binaryType = "arraybuffer";
     this.#socket.addEventListener("open", () => {
       this.#wasOpen = true;
-      this.#say({ type: "start", version: 1, ...(key && { key }), ...parameters });
+      this.#say({ type: "start", version: 1, ...(key && { key }), ...this.#parameters });
     });
     this.#socket.addEventListener("message", ({ data }) => this.#hear(data));
     this.#socket.addEventListener("close", (event) => this.#end(event));
@@ -60,10 +67,13 @@ export class LiveSession {
   /** Paint the frames from now on by other parameters, if they differ. */
   change(parameters) {
     const asked = JSON.stringify(parameters);
-    if (asked !== this.#asked && this.#socket.readyState === WebSocket.OPEN) {
-      this.#asked = asked;
-      this.#say({ type: "change", ...parameters });
+    if (asked === this.#asked) {
+      return;
     }
+    [this.#asked, this.#parameters] = [asked, parameters];
+    if (this.#socket.readyState === WebSocket.OPEN) {
+      this.#say({ type: "change", ...parameters });
+    } // else `start` will say so
   }
 
   close() {
@@ -80,6 +90,10 @@ export class LiveSession {
       this.#answered = new DataView(data).getUint32(0);
       const blob = new Blob([data.slice(4)], { type: "image/jpeg" });
       this.#listeners.onPainting?.({ number: this.#answered, blob });
+      if (this.#said) { // what was wrong with frames before this one is over
+        this.#said = "";
+        this.#listeners.onReady?.();
+      }
       return;
     }
     const said = JSON.parse(data);
@@ -91,6 +105,7 @@ export class LiveSession {
     }
     if (said.type === "ready") {
       this.#said = "";
+      this.#wasReady = true;
       this.#listeners.onReady?.();
     }
     this.#listeners.onSide?.(said.painted_side);
@@ -98,7 +113,8 @@ export class LiveSession {
 
   #end({ code, reason }) {
     const lost = this.#wasOpen ? WORDS_OF_CODES[code] : "Live pictures cannot be had here now.";
-    this.#listeners.onEnd(this.#said || lost || sentence(reason) || "The service has ended it.");
+    const words = this.#said || lost || sentence(reason) || "The service has ended it.";
+    this.#listeners.onEnd({ words, wasLost: this.#wasReady && LOST.has(code) });
   }
 }
 

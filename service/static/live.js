@@ -11,20 +11,17 @@
 import { LiveCamera } from "./live-camera.js";
 import { LiveSession } from "./live-session.js";
 
-const $ = (id) => document.getElementById(id);
+/** A service that starts again is back within some seconds. */
+const TRY_EVERY_MS = 1500;
+const MOST_TRIES = 20;
 
-document.head.append(
-  Object.assign(document.createElement("link"), {
-    rel: "stylesheet",
-    href: new URL("live.css", import.meta.url).href,
-  }),
-);
+const $ = (id) => document.getElementById(id);
 
 export async function startLive({ canvas, say, getStyle, getKey, onEnd }) {
   const camera = new LiveCamera();
   say("Waiting for the camera");
   try {
-    await camera.open();
+    await camera.open(() => stop("The camera was taken away."));
   } catch (error) {
     say(error.message);
     return null;
@@ -32,6 +29,9 @@ export async function startLive({ canvas, say, getStyle, getKey, onEnd }) {
   const view = new View(canvas, camera);
   const knob = $("live-steadiness");
   const parameters = () => ({ style: getStyle(), steadiness: knob.valueAsNumber / 100 });
+  let session = null;
+  let tries = 0;
+  let retry = 0;
   let over = false;
 
   const end = (words) => {
@@ -44,23 +44,37 @@ export async function startLive({ canvas, say, getStyle, getKey, onEnd }) {
       onEnd();
     }
   };
-  const session = new LiveSession(getKey(), parameters(), {
-    onSide: (side) => camera.send(side, (encode) => session.send(encode)),
-    onPainting: (picture) => view.draw(picture),
-    onProblem: say,
-    onReady: () => say("Painting"),
-    onEnd: end,
-  });
+  const stop = (words) => {
+    clearTimeout(retry);
+    session?.close();
+    end(words);
+  };
+  const begin = () => {
+    view.beginAnew();
+    session = new LiveSession(getKey(), parameters(), {
+      onSide: (side) => camera.send(side, (encode) => session.send(encode)),
+      onPainting: (picture) => view.draw(picture),
+      onProblem: say,
+      onReady: () => {
+        tries = 0;
+        say("Painting");
+      },
+      onEnd: ({ words, wasLost }) => {
+        if ((wasLost || tries > 0) && tries < MOST_TRIES) {
+          tries += 1;
+          say("The connection was lost: connecting again");
+          retry = setTimeout(begin, TRY_EVERY_MS);
+        } else {
+          end(words);
+        }
+      },
+    });
+  };
   const change = () => session.change(parameters());
   document.addEventListener("change", change);
+  begin();
 
-  return {
-    change,
-    stop() {
-      session.close();
-      end("Stopped");
-    },
-  };
+  return { change, stop: () => stop("Stopped") };
 }
 
 /** What is shown: the last painting, as large as the camera's picture, and how many come. */
@@ -85,6 +99,11 @@ class View {
       this.#rate.value = `${rate.toFixed(rate < 10 ? 1 : 0)} frames a second`;
       [since, this.#drawn] = [now, 0];
     }, 1000);
+  }
+
+  /** Paintings are numbered from the start again. */
+  beginAnew() {
+    this.#last = 0;
   }
 
   /** Draw a painting, unless a newer one is there already. */

@@ -44,10 +44,12 @@ const easel = new Easel({
 let photo = null;
 let settling = 0;
 let present = new AbortController();
+let live = null;
 
 /** Take a photograph, and paint it at once. */
 function takePhoto(file, isFile) {
   photo = file;
+  live?.stop();
   tryout.stop();
   gallery.showPreviews();
   easel.showPhoto(photo);
@@ -76,9 +78,11 @@ async function showExample(style) {
     return;
   }
   const image = service.needsKey
-    ? URL.createObjectURL(await service.preview(style.id))
+    ? await service.preview(style.id).then((blob) => URL.createObjectURL(blob), () => null)
     : service.previewUrl(style.id);
-  easel.showExample(image, style);
+  if (image && style === gallery.chosen) {
+    easel.showExample(image, style);
+  }
 }
 
 /** Paint what is wanted, unless something else is before `ms` have passed. */
@@ -102,7 +106,7 @@ async function paintNow(signal) {
   try {
     const painting = await paint(service, photo, parameters, { signal, onStage });
     signal.throwIfAborted();
-    await showPainting(painting, parameters, title);
+    await showPainting(painting, parameters, title, signal);
   } catch (error) {
     if (signal === present.signal) {
       const stopped = { title: "Stopped", detail: "What was chosen last is not painted." };
@@ -111,10 +115,10 @@ async function paintNow(signal) {
   }
 }
 
-async function showPainting(painting, parameters, title) {
+async function showPainting(painting, parameters, title, signal) {
   const label = parameters.style.includes(":") ? "mixture" : parameters.style;
   const output = `${photo.name.replace(/\.[^.]*$/, "")}-${label}.${SUFFIXES[painting.type]}`;
-  offer($("download"), await easel.showPainting(painting, title), output);
+  offer($("download"), await easel.showPainting(painting, title, signal), output);
   $("command").hidden = false;
   $("command-text").textContent = curlCommand({
     url: new URL("stylize", document.baseURI).href,
@@ -165,20 +169,22 @@ async function fillGallery() {
 
 /** The part for moving pictures: live.js is loaded once somebody wants it. */
 function openLive() {
-  let running = null;
   const button = $("live-open");
   const show = (isOpen) => {
     button.textContent = isOpen ? "Stop the camera" : "Start the camera";
     button.setAttribute("aria-expanded", isOpen);
     $("live-canvas").hidden = !isOpen;
+    if (isOpen) { // it has moved to the easel's place
+      document.querySelector("main").scrollIntoView({ behavior: "instant" });
+    }
   };
   button.addEventListener("click", async () => {
     button.disabled = true;
-    if (running) {
-      running.stop();
+    if (live) {
+      live.stop();
     } else {
       const { startLive } = await import("./live.js");
-      running = await startLive({
+      live = await startLive({
         canvas: $("live-canvas"),
         say: (words) => {
           $("live-status").textContent = words;
@@ -186,11 +192,11 @@ function openLive() {
         getStyle: () => options.parameters.style,
         getKey: () => service.key,
         onEnd: () => {
-          running = null;
+          live = null;
           show(false);
         },
       });
-      show(Boolean(running));
+      show(Boolean(live));
     }
     button.disabled = false;
   });

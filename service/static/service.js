@@ -45,6 +45,7 @@ export class Service {
    */
   async stylize(photo, parameters, { requestId, signal, onSent }) {
     checkSize(photo);
+    await checkReadable(photo);
     const form = new FormData();
     form.append("image", photo, photo.name);
     for (const [name, value] of Object.entries(parameters)) {
@@ -86,7 +87,7 @@ export class Service {
         return answer;
       }
       const problem = await Problem.of(answer);
-      if (problem.status !== 401 || !(await this.#keys.replace(used, problem))) {
+      if (problem.status !== 401 || !(await this.#keys.replace(used))) {
         throw problem;
       }
     }
@@ -106,6 +107,16 @@ function checkSize(photo) {
     const [has, may] = [photo.size, most].map((bytes) => `${(bytes / MIB).toFixed(1)} MiB`);
     const detail = `It has ${has}, and the service takes ${may}. Save it smaller, or as a JPEG.`;
     throw new Problem({ title: "Photograph too large", detail, status: 413 });
+  }
+}
+
+/** A browser sends nothing of a file that has gone, and calls that a fault of the network. */
+async function checkReadable(photo) {
+  try {
+    await photo.slice(0, 1).arrayBuffer();
+  } catch {
+    const detail = "It was moved or changed meanwhile, or is a folder. Choose it again.";
+    throw new Problem({ title: "The photograph cannot be read", detail, status: 400 });
   }
 }
 

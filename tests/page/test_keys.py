@@ -63,7 +63,7 @@ def test_a_wrong_key_is_asked_for_again_and_the_right_one_kept_in_this_tab_alone
     stranger: Visitor,
 ) -> None:
     enter(stranger, "atelier_guess")
-    expect(stranger.problem).to_contain_text("The key is not known")
+    expect(stranger.problem).to_contain_text("That key is not known here")
     enter(stranger, KEY)
     expect(stranger.styles.first).to_be_checked()
 

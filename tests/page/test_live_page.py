@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,9 @@ from service.keys import hash_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, WebSocketRoute
 
     from tests.conftest import ServerProcess
     from tests.page.visitor import Visitor
@@ -120,6 +122,76 @@ def test_a_camera_that_is_denied_is_said_in_plain_words(page: Page) -> None:
     page.get_by_role("button", name="Start the camera").click()
     expect(page.locator("#live-status")).to_contain_text("does not let this page use the camera")
     expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
+
+
+@pytest.mark.parametrize("size", [(1280, 860), (390, 844)])
+def test_the_picture_stands_in_the_place_of_the_easel_with_the_styles_in_sight(
+    page: Page, size: tuple[int, int]
+) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    begin(page)
+    expect(page.locator("#live-canvas")).to_be_in_viewport(ratio=0.9)
+    expect(page.locator(".style").first).to_be_in_viewport(ratio=0.5)
+    page.get_by_role("button", name="Stop the camera").click()
+    expect(page.locator("#easel")).to_be_visible()
+
+
+def test_a_photograph_ends_the_camera(page: Page, visitor: Visitor, photo: Path) -> None:
+    begin(page)
+    page.locator("#file").set_input_files(photo)
+    visitor.see_painted()
+    expect(page.locator("#easel")).to_be_visible()
+    assert page.evaluate("() => self.lent.map((track) => track.readyState)") == ["ended"]
+
+
+def test_a_camera_that_is_taken_away_is_said(page: Page) -> None:
+    begin(page)
+    page.evaluate("() => self.lent[0].dispatchEvent(new Event('ended'))")
+    expect(page.locator("#live-status")).to_have_text("The camera was taken away.")
+    expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
+
+
+def test_a_fault_of_some_frames_is_said_no_longer_once_frames_are_painted(page: Page) -> None:
+    error = {"type": "error", "frame": 1, "problem": {"detail": "the queue is full"}}
+
+    def serve(socket: WebSocketRoute) -> None:
+        def answer(message: str | bytes) -> None:
+            if isinstance(message, str):
+                socket.send(json.dumps({"type": "ready", "painted_side": 64}))
+                socket.send(json.dumps(error))
+            else:
+                later.append(message)
+
+        socket.on_message(answer)
+        sockets.append(socket)
+
+    later: list[bytes] = []
+    sockets: list[WebSocketRoute] = []
+    page.route_web_socket("**/live", serve)
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator("#live-status")).to_have_text("The queue is full.")
+    sockets[0].send((2).to_bytes(4, "big") + later[0])
+    expect(page.locator("#live-status")).to_have_text("Painting")
+
+
+def test_a_service_that_goes_away_is_connected_to_again(page: Page) -> None:
+    sockets: list[WebSocketRoute] = []
+
+    def pass_on(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        socket.connect_to_server()
+
+    page.route_web_socket("**/live", pass_on)
+    begin(page)
+
+    sockets[0].close(code=1001, reason="the server goes away; connect again")
+
+    status = page.locator("#live-status")
+    expect(status).to_have_text("The connection was lost: connecting again")
+    first = page.evaluate(LOOK)
+    expect(status).to_have_text("Painting")
+    page.wait_for_function(f"(first) => ({LOOK})() !== first", arg=first)
+    assert page.evaluate("() => self.lent.length") == 1
 
 
 @pytest.fixture(scope="module")

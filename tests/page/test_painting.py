@@ -72,6 +72,32 @@ def test_the_last_of_many_quick_choices_is_what_is_painted(visitor: Visitor, pho
     assert "style=composition-vii" in visitor.page.locator("#command-text").text_content()
 
 
+def test_a_painting_that_is_ready_too_late_is_not_shown_for_the_next_photograph(
+    visitor: Visitor, photo: Path, photos: Callable[..., Path]
+) -> None:
+    # The first painting is opened by the browser only once another photograph is there.
+    visitor.page.evaluate(
+        """() => {
+          const decode = HTMLImageElement.prototype.decode;
+          HTMLImageElement.prototype.decode = async function () {
+            HTMLImageElement.prototype.decode = decode;
+            await new Promise((resolve) => { self.goOn = resolve; });
+          };
+        }"""
+    )
+    visitor.offer(photo)
+    visitor.page.wait_for_function("() => self.goOn")
+    visitor.page.route("**/stylize", lambda _: None)  # never answered
+
+    visitor.offer(photos("astronaut"), button="Another photograph")
+    visitor.page.evaluate("() => self.goOn()")
+    visitor.page.wait_for_timeout(200)
+
+    expect(visitor.page.locator("#caption")).to_have_text("")
+    expect(visitor.page.get_by_role("link", name="Download")).to_have_count(0)
+    expect(visitor.button("Stop")).to_have_count(1)
+
+
 def test_the_slider_uncovers_the_photograph_from_the_right(visitor: Visitor, photo: Path) -> None:
     visitor.offer(photo)
     visitor.see_painted()

@@ -153,3 +153,16 @@ def test_a_replica_that_does_not_know_the_request_is_no_trouble(
     visitor.see_painted("The Starry Night, fine")
     assert asked
     expect(visitor.problem).to_have_count(0)
+
+
+def test_a_file_that_has_gone_is_not_taken_for_a_fault_of_the_network(
+    visitor: Visitor, photos: Callable[..., Path]
+) -> None:
+    photo = photos("coffee", file_name="gone.jpg")
+    visitor.offer(photo)
+    visitor.see_painted()
+    photo.unlink()
+
+    visitor.choose_style("Tableau")
+
+    expect(visitor.problem).to_contain_text("The photograph cannot be read")
