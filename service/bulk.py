@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from service.formats import ENCODABLE, FORMATS, detect_format
-from service.ledger import claim_of, write_whole
+from service.ledger import OutputLostError, claim_of, write_whole
 from service.workshops import CannotPaintError, WorkshopLostError
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ _MIB = 2**20
 _IN_THE_WAY = "urn:atelier:command-line:in-the-way"
 # What the next picture would meet as well.
 _FOR_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-
-
-class OutputLostError(Exception):
-    """Nothing can be written any more; the message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +136,8 @@ async def paint_one(
 
     Raises:
         WorkshopLostError: nothing can be painted.
+        OutputLostError: nothing can be written.
+        OSError: standard output is closed or full.
     """
     named = photo or Path("-")
     try:
@@ -200,7 +199,8 @@ def _probable_suffix(parameters: StylizeParameters, image: bytes) -> str | None:
 
 
 def _check_free(path: Path) -> None:
-    if path.exists():
+    # Path.exists raises where a name is too long; so does writing, with better words.
+    if os.path.exists(path):  # noqa: PTH110
         raise in_the_way(path)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_zoo.cards import ZooError
-from service.bulk import OutputLostError
 from service.commands import serve, styles, stylize, video
 from service.commands.arguments import UsageError
+from service.commands.reports import drop_standard_output
 from service.errors import ServiceError
 from service.folders import NamesError
-from service.ledger import LedgerError
+from service.ledger import LedgerError, OutputLostError
 from service.workshops import WorkshopLostError
 
 if TYPE_CHECKING:
@@ -32,10 +34,13 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; docs/command-line.md has the exit codes."""
+    _replace_what_is_closed()
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         code: int = options.command(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (UsageError, ServiceError, NamesError, LedgerError) as error:
         return _complain(str(error), EXIT_USAGE)
     except (WorkshopLostError, OutputLostError, ZooError) as error:
@@ -50,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except OSError as error:
+        # What no command knows to say better; without a name, it is that nobody reads the output.
+        if error.filename is None:
+            drop_standard_output()
+        return _complain(": ".join(filter(None, (error.filename, error.strerror))), EXIT_LOST)
     return code
 
 
@@ -63,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_to(commands)
     return parser
+
+
+def _replace_what_is_closed() -> None:
+    """Give an empty input and an output for nobody where the shell closed them."""
+    null = Path(os.devnull)
+    if sys.stdin is None:
+        sys.stdin = null.open(encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = null.open("w", encoding="utf-8")
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -47,7 +48,7 @@ def find_photographs(
     Raises:
         NamesError: two paths have the same name.
     """
-    folders = [path for path in paths if path.is_dir()]
+    folders = [path for path in paths if is_folder(path)]
     files = [path for path in paths if path not in folders]
     _check_names([path.name for path in files])
     _check_names([path.resolve().name for path in folders])
@@ -55,7 +56,12 @@ def find_photographs(
     yield from (Photograph(path, stems[path.name]) for path in files)
     for folder in folders:
         prefix = PurePath() if len(paths) == 1 else PurePath(folder.resolve().name)
-        yield from _walk(folder, prefix, out.resolve(), on_unreadable)
+        yield from _walk(folder, prefix, os.path.realpath(out), on_unreadable)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether it is one; what cannot be looked at is none, and says why when it is read."""
+    return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises where a name is too long
 
 
 def stems_of(names: Collection[str]) -> Mapping[str, str]:
@@ -80,12 +86,12 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _walk(
-    root: Path, prefix: PurePath, out: Path, on_unreadable: Callable[[Path, OSError], None]
+    root: Path, prefix: PurePath, out: str, on_unreadable: Callable[[Path, OSError], None]
 ) -> Iterator[Photograph]:
     waiting = [(root, prefix)]
     while waiting:
         folder, place = waiting.pop()
-        if folder.resolve() == out:
+        if os.path.realpath(folder) == out:
             continue
         try:
             files, subfolders = _list(folder)
@@ -106,6 +112,16 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 subfolders.append(entry.name)
-            elif PurePath(entry.name).suffix[1:].lower() in PICTURE_SUFFIXES:
+            elif PurePath(entry.name).suffix[1:].lower() not in PICTURE_SUFFIXES:
+                continue
+            elif not _waits_for_a_writer(entry):
                 files.append(entry.name)
     return sorted(files), sorted(subfolders)
+
+
+def _waits_for_a_writer(entry: os.DirEntry[str]) -> bool:
+    """Whether to read it could take for ever, as of a named pipe."""
+    try:
+        return stat.S_ISFIFO(entry.stat().st_mode)
+    except OSError:  # of which whoever reads it will hear
+        return False

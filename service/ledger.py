@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
 import json
+import os
 import re
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
@@ -24,6 +25,10 @@ _ENTRY = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{32})")
 
 class LedgerError(Exception):
     """The folder cannot be painted into; the message says why."""
+
+
+class OutputLostError(Exception):
+    """Nothing can be written, or nothing more; the message says where and why."""
 
 
 class Ledger:
@@ -43,7 +48,7 @@ class Ledger:
             if entry := _ENTRY.fullmatch(line.decode("ascii", "replace").rstrip("\n")):
                 self._claims[bytes.fromhex(entry[1])] = bytes.fromhex(entry[2])
         # Whoever was killed may have left half a line.
-        lines.write(b"\n")
+        self._append(b"\n")
 
     @classmethod
     @contextmanager
@@ -51,7 +56,8 @@ class Ledger:
         """Hold the ledger of ``folder``, which is made where there is none.
 
         Raises:
-            LedgerError: the folder cannot be written, or another process paints into it.
+            LedgerError: it is no folder, or another process paints into it.
+            OutputLostError: it cannot be written.
         """
         own = folder / FOLDER
         try:
@@ -60,15 +66,19 @@ class Ledger:
         except (FileExistsError, NotADirectoryError) as error:
             raise LedgerError(f"{error.filename} is in the way; it is no folder") from error
         except OSError as error:
-            raise LedgerError(f"{error.filename}: {error.strerror or error}") from error
+            raise OutputLostError(f"{error.filename}: {error.strerror or error}") from error
         with lines:
             try:
                 fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LedgerError(f"{folder}: another process paints into it") from error
-            for part in own.glob("*.part"):
-                part.unlink()
-            yield cls(folder, lines)
+            try:
+                for part in own.glob("*.part"):
+                    part.unlink()
+                ledger = cls(folder, lines)
+            except OSError as error:
+                raise OutputLostError(f"{own}: {error.strerror or error}") from error
+            yield ledger
 
     def find(self, stem: str, suffixes: Iterable[str], claim: bytes) -> Path | None:
         """Where the painting of ``claim`` is, if it is there under one of ``suffixes``."""
@@ -96,10 +106,14 @@ class Ledger:
             # In this order, whenever it breaks off: no painting has the claim of another, and one
             # that is there without a claim is not ours.
             path.unlink(missing_ok=True)
-            self._lines.write(f"{key.hex()} {claim.hex()}\n".encode())
+            self._append(f"{key.hex()} {claim.hex()}\n".encode())
             self._claims[key] = claim
 
         _write_whole(path, part, data, note)
+
+    def _append(self, line: bytes) -> None:
+        if self._lines.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _key(self, path: Path) -> bytes:
         return _digest(path.relative_to(self._folder).as_posix())
@@ -111,11 +125,12 @@ def claim_of(file: os.stat_result, how: Mapping[str, object]) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file that is there whole or not at all, and the folders that it lies in.
 
     Raises:
         OSError: it cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     _write_whole(path, path.with_name(f".{path.name}.part"), data)
 
 

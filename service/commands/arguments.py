@@ -71,6 +71,13 @@ def read_settings(**overrides: Any) -> Settings:
         raise UsageError(str(error)) from error
 
 
+def some_path(text: str) -> str:
+    """Any but the empty one, which ``Path`` takes for the folder that one is in."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
 def at_least_1(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
@@ -81,7 +88,10 @@ def at_least_1(text: str) -> int:
 
 def seconds(text: str) -> Fraction:
     """A number of at least 0, exactly as it is written."""
-    value = Fraction(text)
+    try:
+        value = Fraction(text)
+    except ZeroDivisionError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from error
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} must be at least 0")
     return value

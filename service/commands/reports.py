@@ -32,7 +32,8 @@ class RunReport:
         self.counts = {"painted": 0, "present": 0, "failed": 0}
         self._json_lines = json_lines
         self._quiet = quiet
-        self._failures: list[str] = []
+        self._failures: dict[str, None] = {}  # each once, however many styles it concerns
+        self._unnamed = 0
         self._began_s = time.monotonic()
         self._bar = tqdm(
             total=total, unit="photo", disable=quiet or not sys.stderr.isatty(), leave=False
@@ -59,8 +60,11 @@ class RunReport:
 
     def failed(self, photo: Path, style: str, error: CannotPaintError) -> None:
         """Note what could not be painted."""
-        if len(self._failures) < _MOST_NAMED:
-            self._failures.append(f"{photo}: {error.detail}")
+        words = f"{photo}: {error.detail}"
+        if words not in self._failures and len(self._failures) == _MOST_NAMED:
+            self._unnamed += 1
+        else:
+            self._failures[words] = None
         self._note("failed", photo, style, None, error)
 
     def _finish(self, last_word: str) -> None:
@@ -68,8 +72,8 @@ class RunReport:
         seconds = time.monotonic() - self._began_s
         for failure in self._failures:
             print(failure, file=sys.stderr)
-        if (unnamed := self.counts["failed"] - len(self._failures)) > 0:
-            print(f"and {unnamed} more, which --json names", file=sys.stderr)
+        if self._unnamed:
+            print(f"and {self._unnamed} more, which --json names", file=sys.stderr)
         if self._json_lines:
             self._print_json({"summary": self.counts | {"seconds": round(seconds, 3)}})
         if not self._quiet:
@@ -108,4 +112,10 @@ class RunReport:
         except BrokenPipeError:
             # Whoever read the lines has enough of them; the paintings are wanted all the same.
             self._json_lines = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_standard_output()
+
+
+def drop_standard_output() -> None:
+    """Let go of what nobody reads, so that it does not fail once more in the end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

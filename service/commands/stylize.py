@@ -16,10 +16,11 @@ from service.commands.arguments import (
     add_server,
     at_least_1,
     quality,
+    some_path,
 )
 from service.commands.choosing import open_workshop
 from service.commands.reports import RunReport
-from service.folders import find_photographs
+from service.folders import find_photographs, is_folder
 from service.formats import ENCODABLE
 from service.ledger import Ledger
 from service.stopping import stop_on_signal
@@ -50,8 +51,20 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
         run,
     )
     add = command.add_argument
-    add("photos", nargs="+", metavar="PHOTO", help="file or folder; -: standard input")
-    add("-o", "--out", required=True, help="folder, or file for one photograph; -: standard output")
+    add(
+        "photos",
+        type=some_path,
+        nargs="+",
+        metavar="PHOTO",
+        help="file or folder; -: standard input",
+    )
+    add(
+        "-o",
+        "--out",
+        type=some_path,
+        required=True,
+        help="folder, or file for one photograph; -: standard output",
+    )
     styles = command.add_mutually_exclusive_group(required=True)
     styles.add_argument(
         "-s",
@@ -75,8 +88,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Paint, and say what became of it."""
     options.one = _is_one(options)
-    if options.out == _STANDARD and (options.json or sys.stdout.isatty()):
-        raise UsageError("-o - writes the painting itself to standard output; write -o FILE")
+    _check_standard(options)
     if options.one:
         options.format = _format_of_file(options)
     else:
@@ -145,19 +157,27 @@ def _errands(
 def _is_one(options: argparse.Namespace) -> bool:
     """Whether OUT is the file of the one photograph, not the folder of all."""
     if options.out == _STANDARD or _STANDARD in options.photos:
-        if len(options.photos) > 1 or Path(options.photos[0]).is_dir():
+        if len(options.photos) > 1 or is_folder(options.photos[0]):
             raise UsageError("standard input and standard output are for one photograph")
         if _names_a_folder(options.out):
             raise UsageError("a photograph of standard input has no name; write -o FILE, or -o -")
         return True
-    is_file = len(options.photos) == 1 and not Path(options.photos[0]).is_dir()
+    is_file = len(options.photos) == 1 and not is_folder(options.photos[0])
     return is_file and not _names_a_folder(options.out)
+
+
+def _check_standard(options: argparse.Namespace) -> None:
+    """See that pictures come from and go to where pictures can."""
+    if options.out == _STANDARD and (options.json or sys.stdout is None or sys.stdout.isatty()):
+        raise UsageError("-o - writes the painting itself to standard output; write -o FILE")
+    if _STANDARD in options.photos and sys.stdin.isatty():
+        raise UsageError("- reads a photograph from standard input; write <FILE, or its name")
 
 
 def _names_a_folder(out: str) -> bool:
     if out == _STANDARD:
         return False
-    return out.endswith(os.sep) or Path(out).is_dir() or not Path(out).suffix
+    return out.endswith(os.sep) or is_folder(out) or not Path(out).suffix
 
 
 def _format_of_file(options: argparse.Namespace) -> str | None:
@@ -181,7 +201,7 @@ def _check_folders(options: argparse.Namespace) -> None:
     """See that there is something to do, and that paintings and photographs lie apart."""
     out = Path(options.out)
     for photo in options.photos:
-        if Path(photo).is_dir() and out.is_dir() and out.samefile(photo):
+        if is_folder(photo) and is_folder(out) and out.samefile(photo):
             raise UsageError(f"{photo} holds the photographs; let -o be another folder")
     unreadable_folders: list[Path] = []
     paths = [Path(photo) for photo in options.photos]

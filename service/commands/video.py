@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from tqdm import tqdm
 
 from model_zoo.cards import Manifest
-from service.bulk import OutputLostError, in_the_way
+from service.bulk import in_the_way
 from service.commands.arguments import (
     UsageError,
     add_command,
@@ -22,6 +22,7 @@ from service.commands.arguments import (
     share,
 )
 from service.errors import DeviceLostError
+from service.ledger import OutputLostError
 from service.live_steadiness import DEFAULT_STEADINESS
 from service.stopping import stop_on_signal
 from service.workshops import WorkshopLostError

@@ -24,7 +24,7 @@ import service.command_line
 from service.bulk import Errand, paint_all
 from service.command_line import main
 from service.commands import stylize, video
-from service.folders import Photograph, stems_of
+from service.folders import Photograph, find_photographs, stems_of
 from service.ledger import FOLDER, Ledger, write_whole
 from service.schemas import StylizeParameters
 from service.workshops import CannotPaintError, Painting
@@ -324,6 +324,40 @@ def test_what_cannot_be_read_is_named_with_the_service_s_own_words_and_the_rest_
     assert again.summary.items() >= {"painted": 0, "present": 6, "failed": 4}.items()
 
 
+def test_failure_that_each_style_meets_is_said_once(
+    atelier: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "words.jpg").write_text("no picture")
+    answer = atelier("stylize", tmp_path / "photos", "--all-styles", "-o", tmp_path / "out")
+    assert answer.code == 1
+    words, summary = answer.err.splitlines()
+    assert "words.jpg: the bytes are not a picture" in words
+    assert summary.startswith("0 painted, 0 there already, 2 failed")
+
+
+def test_pipe_in_a_folder_is_not_waited_for(photos: Path, tmp_path: Path) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.jpg").symlink_to("nowhere")
+    found = find_photographs([photos], tmp_path / "out", pytest.fail)
+    names = {each.path.name for each in found}
+    assert "pipe.jpg" not in names
+    assert names >= {"one.jpg", "gone.jpg"}
+
+
+def test_name_that_is_too_long_is_said_like_other_faults(
+    atelier: Callable[..., Answer], photos: Path, tmp_path: Path
+) -> None:
+    name = "x" * 300 + ".jpg"
+    for photo, out, words in (
+        (photos / name, tmp_path / "o.jpg", "cannot be read: File name too long"),
+        (photos / "one.jpg", tmp_path / name, "cannot be written: File name too long"),
+    ):
+        answer = atelier("stylize", photo, "-s", "ink", "-o", out)
+        assert answer.code == 1
+        assert words in answer.err
+
+
 def test_photograph_larger_than_a_body_may_be_is_refused_without_being_painted(
     atelier: Callable[..., Answer], photos: Path, tmp_path: Path
 ) -> None:
@@ -481,6 +515,34 @@ def test_file_is_replaced_only_when_that_is_said(
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_folders_that_a_file_lies_in_are_made(
+    atelier: Callable[..., Answer], photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "not" / "yet" / "o.png"
+    assert atelier("stylize", photos / "one.jpg", "-s", "ink", "-o", out).code == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_folder_that_cannot_be_written_is_named_before_anything_is_painted(
+    atelier: Callable[..., Answer], photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "stuck" / FOLDER / "0.part").mkdir(parents=True)
+    for name, words in (("loop", "Too many levels"), ("stuck", "Is a directory")):
+        answer = atelier("stylize", photos, "-s", "ink", "-o", tmp_path / name)
+        assert answer.code == 3
+        assert answer.err.startswith(f"atelier: {tmp_path / name / FOLDER}: {words}")
+
+
+def test_half_a_line_in_the_ledger_is_a_full_disk(tmp_path: Path) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[: len(data) - 1])
+
+    with Full(tmp_path / "ledger", "a+") as lines, pytest.raises(OSError, match="No space left"):
+        Ledger(tmp_path, lines)
+
+
 def test_full_disk_ends_the_run_and_leaves_nothing_half(
     atelier: Callable[..., Answer], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -623,6 +685,9 @@ def test_exit_code_says_what_kind_of_thing_went_wrong(
             "named for png, and --format is jpeg",
             ("-s", "ink", one, "-o", "a.png", "--format=jpeg"),
         ),
+        (2, "PHOTO: is empty", ("-s", "ink", "", "-o", out)),
+        (2, "-o/--out: is empty", ("-s", "ink", photos, "-o", "")),
+        (2, "127.0.0.1:9 is no address", ("-s=ink", one, "-o", out, "--server", "127.0.0.1:9")),
         (2, "2 styles want one each", ("--all-styles", one, "-o", out / "a.jpg")),
         (2, "called one.jpg; run them apart", ("-s", "ink", one, one, "-o", out)),
         (2, "are for one photograph", ("-s", "ink", "-", one, "-o", out)),
@@ -643,6 +708,48 @@ def test_exit_code_says_what_kind_of_thing_went_wrong(
         assert (answer.code, answer.out) == (code, b""), answer.err
         assert words in answer.err
         assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["styles", "stylize"])
+def test_output_that_nobody_reads_ends_the_command_in_one_line(
+    photos: Path,
+    tiny_zoo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setenv("ATELIER_RUNTIME", "torch")
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [] if command == "styles" else [str(photos / "one.jpg"), "-s=ink", "-o=-"]
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main([command, "--zoo", str(tiny_zoo), *arguments]) == 3
+        output.write("what is left does not fail again")
+    assert capfd.readouterr().err.splitlines()[-1].endswith("Broken pipe")
+
+
+def test_standard_streams_that_are_closed_are_empty_or_for_nobody(
+    tiny_zoo: Path, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    zoo = ["--zoo", str(tiny_zoo), "-s", "ink"]
+    assert main(["stylize", *zoo, "-", "-o", str(tmp_path / "o.jpg")]) == 1
+    assert main(["stylize", *zoo, str(photos / "one.jpg"), "-o", "-"]) == 2
+    sys.stdin.close()
+    sys.stderr.close()
+
+
+def test_photograph_is_not_waited_for_from_a_terminal(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keyboard, terminal = os.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["stylize", "-", "-s=ink", "--zoo", str(tiny_zoo), "-o", "o.jpg"]) == 2
+    os.close(keyboard)
+    assert "write <FILE, or its name" in capfd.readouterr().err
 
 
 def test_settings_that_are_wrong_are_named(atelier: Callable[..., Answer], photos: Path) -> None:
