@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from playwright.sync_api import Route
+
     from tests.conftest import ServerProcess
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -240,3 +242,42 @@ def test_on_a_phone_all_is_in_one_column_and_large_enough_to_touch(
     assert gallery is not None
     assert gallery["y"] > picture["y"] + picture["height"]
     assert picture["width"] > 300
+
+
+def test_a_long_word_in_a_title_stays_in_its_column(
+    invite: Callable[..., Visitor], atelier: ServerProcess
+) -> None:
+    visitor = invite(f"{atelier.url}/")
+
+    def lengthen(route: Route) -> None:
+        answer = route.fetch()
+        listing = answer.json()
+        listing["styles"][1]["title"] = 3 * "Donaudampfschifffahrt"
+        route.fulfill(response=answer, json=listing)
+
+    visitor.page.route("**/styles", lengthen)
+    visitor.arrive()
+
+    widths = visitor.page.locator(".thumb").evaluate_all(
+        "(all) => all.map((thumb) => thumb.offsetWidth)"
+    )
+    assert len(set(widths)) == 1
+
+
+def test_without_scripts_there_is_a_plain_sentence_and_nothing_to_press(
+    invite: Callable[..., Visitor], atelier: ServerProcess
+) -> None:
+    page = invite(f"{atelier.url}/", java_script_enabled=False).page
+    page.goto(f"{atelier.url}/")
+
+    notice = page.locator(".notice")
+    expect(notice).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+    heading = page.get_by_role("heading", name="Atelier").bounding_box()
+    first_word = notice.evaluate("""(it) => {
+      const range = document.createRange();
+      range.selectNodeContents(it);
+      return range.getClientRects()[0].left;
+    }""")
+    assert heading is not None
+    assert first_word == pytest.approx(heading["x"], abs=1)
