@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import av
+from av.error import FFmpegError
 
-from service.images import blend, transfer_colors
-from service.jobs import FrameJob
-from service.live_steadiness import Steadiness
-from service.video_clip import Clip, ClipError, Span
+from service.video_clip import Clip, ClipError
 from service.video_join import choose_encoder, join
+from service.video_painter import FramePainter, VideoOptions
 from service.video_segments import OtherStartError, Segments, held_folder
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.jobs import NormStatistics, PaintedFrame
+    from service.jobs import NormStatistics
     from service.mixtures import Choice
     from service.stylizer import StyleEngine
     from service.video_clip import Frame
@@ -45,24 +44,6 @@ _LAYOUT = 1
 
 class VideoStoppedError(Exception):
     """Asked to stop; what is finished stays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoOptions:
-    """How a clip is painted.
-
-    ``steadiness`` is that of live pictures: 0 paints each frame by itself, 1 changes slowest.
-    ``quality`` is 0 (best) to 51; a run that breaks off loses at most ``segment_frames``.
-    """
-
-    max_side_px: int
-    strength: float = 1.0
-    keep_colors: bool = False
-    seed: int = 0
-    steadiness: float
-    quality: int = 18
-    span: Span = field(default_factory=Span)
-    segment_frames: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +83,14 @@ def paint_video(
         is_stopping: asked before each frame.
 
     Raises:
-        ClipError: it holds nothing that can be painted.
+        ClipError: it holds nothing that can be painted, or not into such a file.
+        OSError: ``out`` cannot be written.
         OtherStartError: something else was begun for ``out``.
         ServiceError: a frame cannot be painted.
         VideoStoppedError: ``is_stopping`` said so.
     """
+    # FFmpeg takes what stands before a colon for a protocol, but not in a whole path.
+    path, out = path.absolute(), out.absolute()
     folder = out.with_name(f"{out.name}.partial")
     suffix = out.suffix.lower()
     encoder = choose_encoder(suffix, options.quality)
@@ -117,60 +101,27 @@ def paint_video(
         segments = Segments(folder, encoder, clip.time_base, clip.rate)
         resumed = segments.frames
         painter = FramePainter(choice, options, engine)
-        _paint_segments(clip, segments, painter, options, on_frame, is_stopping)
-        part = folder / f"joined{suffix}"
-        notes = join(segments.finished, clip, path, part, suffix)
+        try:
+            _paint_segments(clip, segments, painter, options, on_frame, is_stopping)
+            part = folder / f"joined{suffix}"
+            notes = join(segments.finished, clip, path, part, suffix)
+        except ClipError:
+            if not segments.finished:
+                _remove(folder)
+            raise
+        except FFmpegError as error:
+            if isinstance(error, OSError):  # the disk, not the clip
+                raise
+            raise ClipError(f"cannot become a {suffix}: {error.strerror}") from error
         part.replace(out)
-        for rest in folder.iterdir():
-            rest.unlink()
-    folder.rmdir()
+        _remove(folder)
     return VideoOutcome(segments.frames, resumed, clip.faults.sentences(), notes)
 
 
-class FramePainter:
-    """Paints frames one after the other, each in the light of those before it."""
-
-    def __init__(self, choice: Choice, options: VideoOptions, engine: StyleEngine) -> None:
-        self._choice = choice
-        self._options = options
-        self._engine = engine
-        self._steadiness: Steadiness[NormStatistics] = Steadiness()
-        self.statistics: NormStatistics | None = None
-
-    def paint(self, frame: Frame) -> NDArray[np.uint8]:
-        """Paint the next frame.
-
-        Raises:
-            ServiceError: it cannot be painted.
-        """
-        before, memory = self._recall(frame)
-        choice, options = self._choice, self._options
-        job = FrameJob(choice.card, frame.pixels, before, memory, options.seed, choice.mix)
-        (answer,) = self._engine.run([job])
-        if isinstance(answer, Exception):
-            raise answer
-        painted: PaintedFrame = answer
-        self._remember(painted.statistics)
-        pixels = painted.pixels
-        if options.keep_colors:
-            pixels = transfer_colors(pixels, frame.pixels)
-        if options.strength < 1:
-            pixels = blend(frame.pixels, pixels, options.strength)
-        return pixels
-
-    def go_on_from(self, frame: Frame, statistics: NormStatistics) -> None:
-        """Be as after ``frame``, which left ``statistics``."""
-        self._recall(frame)
-        self._remember(statistics)
-
-    def _recall(self, frame: Frame) -> tuple[NormStatistics | None, float]:
-        return self._steadiness.recall(
-            frame.pixels, self._choice.mix, frame.at_s, self._options.steadiness
-        )
-
-    def _remember(self, statistics: NormStatistics) -> None:
-        self._steadiness.remember(statistics)
-        self.statistics = statistics
+def _remove(folder: Path) -> None:
+    for rest in folder.iterdir():
+        rest.unlink()
+    folder.rmdir()
 
 
 def _paint_segments(

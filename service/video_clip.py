@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHORTER_BY_S = 1.0
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
 
 class ClipError(Exception):
@@ -132,28 +134,40 @@ class Clip:
         return self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
 
     @property
-    def duration_s(self) -> float | None:
-        """How long the file says that it is."""
+    def pictures_end_s(self) -> float | None:
+        """When the last picture ends, where the file says it of the pictures by themselves."""
         if self.stream.duration is not None:
-            return float(self.stream.duration * self.time_base)
-        return None if self.container.duration is None else self.container.duration / 1e6
+            begins = self.stream.start_time or 0
+            return float((begins + self.stream.duration) * self.time_base)
+        # As Matroska has it: 00:01:02.345000000.
+        if written := _CLOCK.fullmatch(self.stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = written.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        return None
+
+    @property
+    def end_s(self) -> float | None:
+        """When the clip ends, as far as the file says it."""
+        if self.pictures_end_s is not None or self.container.duration is None:
+            return self.pictures_end_s
+        return self.container.duration / 1e6
 
     @property
     def expected_frames(self) -> int | None:
         """About how many frames there will be, where that can be known."""
         if self.span.is_whole and self.stream.frames:
             return self.stream.frames
-        if self.duration_s is None:
+        if self.end_s is None:
             return None
-        end_s = self.duration_s if self.span.end_s is None else float(self.span.end_s)
-        length_s = min(end_s, self.duration_s) - float(self.span.offset_s)
+        end_s = self.end_s if self.span.end_s is None else float(self.span.end_s)
+        length_s = min(end_s, self.end_s) - float(self.span.offset_s)
         return max(round(length_s * self.rate), 0)
 
     def frames(self, skip: int) -> Iterator[Frame]:
         """Give the frames of the span from the one before number ``skip`` on.
 
-        All before are decoded as well, which takes a hundredth of the time of painting them: a
-        decoder that starts anywhere else gives what it likes.
+        All before are decoded as well, which is little beside painting them: a decoder that starts
+        anywhere else gives what it likes.
 
         Raises:
             ClipError: there is none at all.
@@ -176,7 +190,7 @@ class Clip:
                 if number >= skip:
                     yield self._frame(decoded, pts, duration)
         else:
-            self._compare_length(last_pts)
+            self._compare_length(None if last_pts is None else last_pts + duration)
         if not number:
             raise ClipError("there is no picture that can be read, or none in that part")
 
@@ -208,15 +222,14 @@ class Clip:
             if packet is None:
                 return
 
-    def _compare_length(self, last_pts: int | None) -> None:
+    def _compare_length(self, end_pts: int | None) -> None:
         """A file that was cut short may end without an error."""
-        if last_pts is None or self.duration_s is None or self.faults.broke_off:
+        if end_pts is None or self.pictures_end_s is None or self.faults.broke_off:
             return
-        begins = self.stream.start_time or 0
-        length_s = float((last_pts - begins) * self.time_base)
-        if self.duration_s - length_s > _SHORTER_BY_S + 1 / self.rate:
+        ends_s = float(end_pts * self.time_base)
+        if self.pictures_end_s - ends_s > _SHORTER_BY_S:
             self.faults.broke_off = (
-                f"it ends after {length_s:.1f} s of the {self.duration_s:.1f} s that it promises"
+                f"it ends after {ends_s:.1f} s of the {self.pictures_end_s:.1f} s that it promises"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import io
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -87,7 +88,7 @@ def join(segments: Sequence[Segment], clip: Clip, path: Path, out: Path, suffix:
         av.open(
             str(out),
             "w",
-            format=_FORMATS.get(suffix, suffix[1:]),
+            format=_format(suffix),
             options=CONTAINERS[suffix].options,
         ) as target,
     ):
@@ -122,7 +123,7 @@ def _track_of(
         notes.append(f"stream {stream.index}, of {stream.type}, is left out")
         return None
     name = stream.codec_context.name
-    with suppress(ValueError):  # of a codec that such a file cannot hold
+    if _can_hold(suffix, stream):
         return _Track(target.add_stream_from_template(stream), span)
     if isinstance(stream, AudioStream):
         codec = CONTAINERS[suffix].audio_codec
@@ -130,6 +131,21 @@ def _track_of(
         return _EncodedTrack(stream, target, codec, span)
     notes.append(f"stream {stream.index}, subtitles as {name}, is left out: {suffix} has none such")
     return None
+
+
+def _can_hold(suffix: str, stream: AudioStream | SubtitleStream) -> bool:
+    """Whether such a file takes ``stream`` as it is; some muxers refuse only as they begin."""
+    with av.open(io.BytesIO(), "w", format=_format(suffix)) as trial:
+        try:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+        except (ValueError, FFmpegError):
+            return False
+    return True
+
+
+def _format(suffix: str) -> str:
+    return _FORMATS.get(suffix, suffix[1:])
 
 
 class _Track:

@@ -21,7 +21,7 @@ from service.commands.arguments import (
     seconds,
     share,
 )
-from service.errors import DeviceLostError
+from service.errors import DeviceLostError, ServiceError
 from service.ledger import OutputLostError
 from service.live_steadiness import DEFAULT_STEADINESS
 from service.stopping import stop_on_signal
@@ -93,6 +93,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{options.out}: none of {', '.join(_SUFFIXES)}")
+    if options.out.is_dir():
+        raise UsageError(f"{options.out} is a folder; -o is the file to write")
+    if options.out.exists() and options.clip.exists() and options.out.samefile(options.clip):
+        return _tell(options, "failed", f"{options.out} is the clip itself", EXIT_FAULTS)
     if options.out.exists() and not options.overwrite:
         return _tell(options, "failed", str(in_the_way(options.out)), EXIT_FAULTS)
     settings = read_settings(zoo=options.zoo)
@@ -116,6 +120,8 @@ def run(options: argparse.Namespace) -> int:
             return _tell(options, "failed", f"{options.clip}: {error}", EXIT_FAULTS)
         except DeviceLostError as error:
             raise WorkshopLostError(error.detail) from error
+        except ServiceError as error:
+            return _tell(options, "failed", f"{options.clip}: {error.detail}", EXIT_FAULTS)
         except OSError as error:
             raise OutputLostError(f"{options.out}: {error.strerror or error}") from error
     words = f"{outcome.frames} frames, {outcome.resumed_frames} of them there already"

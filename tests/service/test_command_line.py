@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from service.folders import Photograph, find_photographs, stems_of
 from service.ledger import FOLDER, Ledger, write_whole
 from service.schemas import StylizeParameters
 from service.workshops import CannotPaintError, Painting
-from tests.conftest import service_environment
+from tests.conftest import PHOTOGRAPHS, service_environment
 
 if TYPE_CHECKING:
     import contextlib
@@ -84,9 +85,14 @@ def atelier(
     return run
 
 
+@cache
+def photograph(name: str) -> Any:
+    return getattr(skimage_data, name)()
+
+
 def crop(number: int, width: int = 48, height: int = 32) -> Image.Image:
     """A small photograph, another one for each number."""
-    picture = getattr(skimage_data, ("astronaut", "coffee", "chelsea")[number % 3])()
+    picture = photograph(PHOTOGRAPHS[number % 3])
     top, left = (17 * number) % 200, (29 * number) % 300
     return Image.fromarray(picture[top : top + height, left : left + width])
 

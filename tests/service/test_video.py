@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from skimage import data as skimage_data
 
 from model_zoo.cards import SHIPPED_ZOO
 from service.command_line import main
+from service.errors import StylizationError
+from service.stylizer import Stylizer
 from tests.conftest import service_environment
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
@@ -26,7 +30,6 @@ from av.video.reformatter import Interpolation  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -40,11 +43,14 @@ QUICK = {"ATELIER_RUNTIME": "torch"}
 SCENES = ("astronaut", "coffee")
 
 
+@cache
+def scene(name: str) -> Image.Image:
+    return Image.fromarray(getattr(skimage_data, name)()).crop((0, 0, 512, 400))
+
+
 def pictures(count: int, size: tuple[int, int], cut: int | None = None) -> Iterator[NDArray[Any]]:
     """A camera that moves over a photograph, and from picture ``cut`` on over another."""
-    photos = [
-        Image.fromarray(getattr(skimage_data, name)()).crop((0, 0, 512, 400)) for name in SCENES
-    ]
+    photos = [scene(name) for name in SCENES]
     for number in range(count):
         photo = photos[cut is not None and number >= cut]
         left = 2 * (number % 50)
@@ -67,7 +73,8 @@ def make_clip(
     """A clip of photographs and a tone of 440 Hz."""
     with av.open(str(path), "w") as out:
         out.metadata["title"] = "A test"
-        options = {"libx264": {"crf": "12"}, "libx265": {"x265-params": "log-level=none"}}
+        # With B-frames, x265 gives the packet of a clip of one frame no time, now and then.
+        options = {"libx264": {"crf": "12"}, "libx265": {"x265-params": "log-level=none:bframes=0"}}
         stream = out.add_stream(codec, rate=25, options=options.get(codec, {}))
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
@@ -227,6 +234,59 @@ def test_sound_that_the_container_cannot_hold_is_encoded_anew_and_that_is_said(
     heard_hz = np.argmax(np.abs(np.fft.rfft(middle))) * SAMPLES / len(middle)
     assert heard_hz == pytest.approx(440, abs=2)
     assert min(map(likeness_db, after.frames, before.frames)) > 28
+
+
+def test_sound_that_a_muxer_refuses_only_as_it_begins_is_encoded_anew(
+    video: Callable[..., Answer], tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", STEADY[:5], sound="libopus")
+    answer = video(clip, tmp_path / "out.mov")
+    assert answer.code == 0, answer.err
+    assert answer.line["notes"] == ["stream 1, sound as opus, is now aac: .mov takes it"]
+    assert play(tmp_path / "out.mov").codecs == ["h264", "aac"]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_sound_that_goes_on_after_the_pictures_and_a_long_last_picture_are_no_faults(
+    video: Callable[..., Answer], tmp_path: Path, suffix: str
+) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", (0, 512, 50 * 512))
+    clip = tmp_path / f"clip{suffix}"
+    with av.open(str(whole)) as source, av.open(str(clip), "w") as target:
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size and (packet.stream.index or packet.pts < 1000):
+                if not packet.stream.index and packet.pts:
+                    packet.duration = 1500
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    answer = video(clip, tmp_path / f"out{suffix}")
+    assert (answer.code, answer.line["faults"]) == (0, [])
+    before, after = play(clip), play(tmp_path / f"out{suffix}")
+    assert len(before.times) == len(after.times) == 2
+    assert after.sound.shape == before.sound.shape
+    assert after.sound.shape[1] > 2 * SAMPLES
+
+
+def test_name_that_looks_like_a_protocol_is_a_file(
+    video: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "clip.mp4", STEADY[:2]).rename("12:30.mp4")
+    answer = video(Path("12:30.mp4"), Path("take:2.mp4"))
+    assert answer.code == 0, answer.err
+    assert len(play(tmp_path / "take:2.mp4").times) == 2
+
+
+def test_clip_is_never_painted_over(video: Callable[..., Answer], tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", STEADY[:2])
+    (tmp_path / "link.mp4").symlink_to(clip)
+    before = clip.read_bytes()
+    for out in (clip, tmp_path / "link.mp4"):
+        answer = video(clip, out, "--overwrite")
+        assert answer.code == 1
+        assert "is the clip itself" in answer.err
+    assert clip.read_bytes() == before
 
 
 def test_subtitles_stay_where_the_container_has_such_and_are_missed_aloud_where_not(
@@ -573,6 +633,8 @@ def test_usage_that_makes_no_sense_is_said_before_anything_is_made(
     clip = make_clip(tmp_path / "clip.mp4", STEADY[:2])
     for out, options, words in (
         ("out.avi", (), "none of .mp4"),
+        (".", (), "none of .mp4"),
+        ("out.mp4", ("--start", "1/0"), "1/0 is no number"),
         ("out.mp4", ("--start", "2", "--end", "1"), "does not come after"),
         ("out.mp4", ("--max-side", "5000"), "exceeds 4096"),
         ("out.mp4", ("--quality", "52"), "invalid choice"),
@@ -584,6 +646,7 @@ def test_usage_that_makes_no_sense_is_said_before_anything_is_made(
     nothing = video(clip, tmp_path / "out.mp4", "--start", "50")
     assert nothing.code == 1
     assert "none in that part" in nothing.err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_missing_package_is_named_with_the_extra_that_brings_it(
@@ -596,6 +659,25 @@ def test_missing_package_is_named_with_the_extra_that_brings_it(
     answer = video(tmp_path / "clip.mp4", tmp_path / "out.mp4")
     assert answer.code == 3
     assert "this needs av, which is not installed; pip install 'atelier[video]'" in answer.err
+
+
+def test_frame_that_cannot_be_painted_is_a_fault_of_the_clip_and_keeps_what_is_done(
+    video: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", STEADY[:9], sound=None)
+    run, painted = Stylizer.run, 0
+
+    def fail(stylizer: Stylizer, jobs: Sequence[Any]) -> list[Any]:
+        nonlocal painted
+        painted += 1
+        return [StylizationError("no paint left")] if painted == 6 else run(stylizer, jobs)
+
+    monkeypatch.setattr(Stylizer, "run", fail)
+    answer = video(clip, tmp_path / "out.mp4", "--segment-frames", "3")
+    assert (answer.code, answer.line["state"]) == (1, "failed")
+    assert "clip.mp4: no paint left" in answer.err
+    again = video(clip, tmp_path / "out.mp4", "--segment-frames", "3")
+    assert (again.code, again.line["resumed_frames"]) == (0, 3)
 
 
 @pytest.mark.slow
