@@ -11,7 +11,7 @@ PHOTOS ?= $(ASSETS)/photos/train
 EVAL_PHOTOS ?= $(ASSETS)/photos/eval
 PAINTINGS ?= $(ASSETS)/paintings
 LOSS_NETWORK ?= $(ASSETS)/loss_network/vgg19_relu3_4_fp16.safetensors
-# Of the documentation, those that run in a browser.
+# Of the documentation, those that run in a browser, which has to be another one.
 PAGE_EXAMPLES := tests/documentation/test_blocks.py::test_a_page_does_in_a_browser_what_is_said_of_it
 BENCHMARKS ?= engine serve batching shared memory tiles live training
 
@@ -38,7 +38,8 @@ test-deploy: $(DEV) ## image, load balancer, scraping, cluster: 10 minutes (DEPL
 
 test-page: $(DEV) ## the page in Debian's chromium: 3 minutes (PAGE_ARGS="-k keys")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[dev,page]'
-	$(RUN) -m pytest -p no:cacheprovider tests/page $(PAGE_EXAMPLES) $(PAGE_ARGS)
+	$(RUN) -m pytest -p no:cacheprovider tests/page $(PAGE_ARGS)
+	$(RUN) -m pytest -p no:cacheprovider $(PAGE_EXAMPLES)
 
 soak: $(DEV) ## abuse, overload, faults, reloads: 25 minutes (SOAK_ARGS="-k load")
 	$(RUN) -m pip install -q -c constraints.txt -e '.[soak]'

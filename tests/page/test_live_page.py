@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,6 +171,9 @@ def test_a_fault_of_some_frames_is_said_no_longer_once_frames_are_painted(page: 
     page.route_web_socket("**/live", serve)
     page.get_by_role("button", name="Start the camera").click()
     expect(page.locator("#live-status")).to_have_text("The queue is full.")
+    until = time.monotonic() + 10
+    while not later and time.monotonic() < until:
+        page.wait_for_timeout(50)  # what comes from the page is taken meanwhile
     sockets[0].send((2).to_bytes(4, "big") + later[0])
     expect(page.locator("#live-status")).to_have_text("Painting")
 

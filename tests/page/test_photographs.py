@@ -100,8 +100,9 @@ def test_the_camera_is_let_go_after_use(visitor: Visitor) -> None:
 
     visitor.page.keyboard.press("Escape")
 
-    states = "window.stream.getTracks().map((track) => track.readyState)"
-    assert visitor.page.evaluate(states) == ["ended"]
+    tracks = "window.stream.getTracks()"
+    visitor.page.wait_for_function(f"{tracks}.every((track) => track.readyState === 'ended')")
+    assert visitor.page.evaluate(f"{tracks}.length") == 1
 
 
 def test_without_a_camera_the_visitor_is_told_what_else_there_is(visitor: Visitor) -> None:
