@@ -22,7 +22,7 @@ from model_zoo.generators import GENERATORS
 from model_zoo.generators.conditional import mixed, row_mix
 from model_zoo.layers import Generator, InstanceNorm, convolution
 from model_zoo.tiling import as_part_of, measure_whole, statistics_size
-from service.runtimes import cuda_kernels, fusing
+from service.runtimes import cuda_kernels, fusing, half_convolutions
 from service.runtimes.cuda_kernels import VECTOR, Kernels
 from service.runtimes.cuda_runtime import MIN_HALF_PSNR_DB, CudaPainter
 from service.runtimes.memory import bytes_to_paint
@@ -79,7 +79,8 @@ def kernels(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Kernels:
         return x.dtype is torch.bfloat16 and x.shape[1] % VECTOR == 0 and channels_last
 
     monkeypatch.setattr(cuda_kernels, "_launch", launch)
-    monkeypatch.setattr(fusing, "suits", suits)
+    for module in (fusing, half_convolutions):
+        monkeypatch.setattr(module, "suits", suits)
     return Kernels(*Kernels.__slots__)
 
 
@@ -190,6 +191,15 @@ def test_sizes_that_leave_a_rest_are_fused_without_phases(kernels: Kernels) -> N
             photo = torch.rand(1, 3, height, width) * 32
             error = (fused(photo) - plain(photo)).abs().max()
             assert 0 < error < 0.05
+
+
+def test_what_is_behind_a_norm_is_padded_once(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(InstanceNorm(3), convolution(3, 16, 9), InstanceNorm(16))
+    (fused,) = fusing.fuse(FakeGenerator(plain), kernels).children()
+    photo = torch.rand(1, 3, 20, 24)
+    with torch.inference_mode():
+        assert (fused(photo) - plain(photo)).abs().max() < 0.05
 
 
 class FakeGenerator(Generator):
