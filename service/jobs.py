@@ -65,8 +65,25 @@ class MeasureJob:
         return self.patches.size // 3
 
 
+class _Alone:
+    """A job over ``pixels``, uint8 (H, W, 3), that shares its pass with no other."""
+
+    __slots__ = ()
+    pixels: NDArray[np.uint8]
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Shared by no other job."""
+        return id(self)
+
+    @property
+    def pixel_count(self) -> int:
+        """H times W."""
+        return self.pixels.size // 3
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class TileJob:
+class TileJob(_Alone):
     """A part to paint of a large picture: uint8 (H, W, 3) from row ``top`` and column ``left`` on.
 
     Both are multiples of the generator's stride. Answered by uint8 of the same shape.
@@ -79,19 +96,9 @@ class TileJob:
     left: int
     mix: Mix = ()
 
-    @property
-    def batch_key(self) -> Hashable:
-        """Shared by no other job."""
-        return id(self)
-
-    @property
-    def pixel_count(self) -> int:
-        """H times W."""
-        return self.pixels.size // 3
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FrameJob:
+class FrameJob(_Alone):
     """A frame of a moving picture to paint: uint8 (H, W, 3), of any size.
 
     ``before`` are the statistics that the frame before left, or None; ``memory``, in [0, 1), is how
@@ -104,16 +111,6 @@ class FrameJob:
     memory: float = 0.0
     seed: int = 0
     mix: Mix = ()
-
-    @property
-    def batch_key(self) -> Hashable:
-        """Shared by no other job."""
-        return id(self)
-
-    @property
-    def pixel_count(self) -> int:
-        """H times W."""
-        return self.pixels.size // 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,7 +34,7 @@ class OutputLostError(Exception):
 class Ledger:
     """The paintings of one folder, each with its claim: of what it is, and how it was painted.
 
-    Takes about 250 bytes of memory a painting. One process at a time holds it; its threads may
+    Takes about 150 bytes of memory a painting. One process at a time holds it; its threads may
     place paintings at once.
     """
 

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from service.darkroom import decode_admitted, mix_with_photo
 from service.deadlines import Deadline
 from service.errors import UnsupportedMediaTypeError
 from service.formats import ENCODABLE, FORMATS, ImageFormat, detect_format
-from service.images import (
-    Photo,
-    blend,
-    count_decoded_pixels,
-    decode_image,
-    encode_image,
-    transfer_colors,
-)
+from service.images import Photo, encode_image
 from service.jobs import FrameJob, PaintedFrame
 from service.mixtures import Choice, choose_style, label_of
 
@@ -27,7 +21,7 @@ if TYPE_CHECKING:
 
     from model_zoo.cards import Manifest
     from service.batcher import Batched, Batcher
-    from service.gate import Admission, AdmissionGate
+    from service.gate import AdmissionGate
     from service.jobs import Job, NormStatistics
     from service.live_messages import LiveParameters
     from service.live_steadiness import Steadiness
@@ -107,7 +101,14 @@ class LivePainter:
             async with deadline.enforce():
                 parameters = frame.parameters
                 choice = choose_style(parameters.style, zoo.manifest)
-                photo = await self._decode(frame.data, side_px, admission)
+                photo = await decode_admitted(
+                    frame.data,
+                    _detect(frame.data),
+                    max_side_px=side_px,
+                    settings=self._settings,
+                    admission=admission,
+                    on_codec_pool=self._on_codec_pool,
+                )
                 before, memory = steadiness.recall(
                     photo.pixels, _paint_as(choice), frame.arrived_s, parameters.steadiness
                 )
@@ -125,20 +126,6 @@ class LivePainter:
     @property
     def _manifest(self) -> Manifest:
         return self._zoos.current.manifest
-
-    async def _decode(self, data: bytes, side_px: int, admission: Admission) -> Photo:
-        """Decode once there is room for it, and keep only the room that the result needs."""
-        source = _detect(data)
-        limits = {
-            "max_side_px": side_px,
-            "max_source_pixels": self._settings.max_source_pixels,
-            "min_side_px": self._settings.min_side_px,
-        }
-        count = partial(count_decoded_pixels, data, source, **limits)
-        admission.reserve_pixels(await self._on_codec_pool(count))
-        photo = await self._on_codec_pool(partial(decode_image, data, source, **limits))
-        admission.reserve_pixels(photo.pixel_count)
-        return photo
 
     async def _on_codec_pool(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
@@ -161,11 +148,12 @@ def _paint_as(choice: Choice) -> tuple[object, ...]:
 
 
 def _finish(painting: Painting) -> bytes:
-    photo, pixels = painting.photo, painting.painted.pixels
-    parameters = painting.frame.parameters
-    if parameters.keep_colors:
-        pixels = transfer_colors(pixels, photo.pixels)
-    if parameters.strength < 1:
-        pixels = blend(photo.pixels, pixels, parameters.strength)
+    photo, parameters = painting.photo, painting.frame.parameters
+    mixed = mix_with_photo(
+        painting.painted.pixels,
+        photo.pixels,
+        keep_colors=parameters.keep_colors,
+        strength=parameters.strength,
+    )
     quality = parameters.quality or 1
-    return encode_image(photo.with_pixels(pixels), FORMATS["jpeg"], quality=quality)
+    return encode_image(photo.with_pixels(mixed), FORMATS["jpeg"], quality=quality)

@@ -7,21 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from service.darkroom import decode_admitted, mix_with_photo
 from service.errors import (
     DeviceOutOfMemoryError,
     ImageTooLargeError,
     UnsupportedMediaTypeError,
 )
 from service.formats import FORMATS, ImageFormat, choose_format, detect_format
-from service.images import (
-    Photo,
-    add_residue,
-    blend,
-    count_decoded_pixels,
-    decode_image,
-    encode_image,
-    transfer_colors,
-)
+from service.images import Photo, add_residue, encode_image
 from service.jobs import Job, StyleJob
 from service.mixtures import Choice, choose_style
 from service.progress import Progress
@@ -38,7 +31,7 @@ if TYPE_CHECKING:
     from model_zoo.cards import Manifest
     from service.batcher import Batched, Batcher
     from service.deadlines import Deadline
-    from service.gate import Admission, AdmissionGate
+    from service.gate import AdmissionGate
     from service.settings import Settings
     from service.stylizer import StyleEngine
     from service.zoos import Zoos
@@ -115,7 +108,14 @@ class StylizePipeline:
                 source = _detect(request.image)
                 request.progress.begin("decoding")
                 with request.stages.timed("decode", format=source.name):
-                    photo = await self._decode(request, source, admission)
+                    photo = await decode_admitted(
+                        request.image,
+                        source,
+                        max_side_px=request.max_side_px,
+                        settings=self._settings,
+                        admission=admission,
+                        on_codec_pool=partial(self._on_codec_pool, request),
+                    )
                 request.stages.describe(pixels=photo.pixel_count)
                 target = _choose_target(request, source, photo)
                 painted = await self._paint_as_strong(choice, photo, request)
@@ -124,22 +124,6 @@ class StylizePipeline:
                 with request.stages.timed("encode", format=target.name):
                     finish = partial(_finish, request, target, photo, painted, strength)
                     return await self._on_codec_pool(request, finish)
-
-    async def _decode(
-        self, request: StyleRequest, source: ImageFormat, admission: Admission
-    ) -> Photo:
-        """Decode once there is room for it, and keep only the room that the result needs."""
-        limits = {
-            "max_side_px": request.max_side_px,
-            "max_source_pixels": self._settings.max_source_pixels,
-            "min_side_px": self._settings.min_side_px,
-        }
-        count = partial(count_decoded_pixels, request.image, source, **limits)
-        admission.reserve_pixels(await self._on_codec_pool(request, count))
-        decode = partial(decode_image, request.image, source, **limits)
-        photo = await self._on_codec_pool(request, decode)
-        admission.reserve_pixels(photo.pixel_count)
-        return photo
 
     async def _paint_as_strong(
         self, choice: Choice, photo: Photo, request: StyleRequest
@@ -240,9 +224,8 @@ def _finish(
     strength: float,
 ) -> StylizedImage:
     """Mix the painting with its photograph as asked, and encode it."""
-    if request.keep_colors:
-        painted = transfer_colors(painted, photo.pixels)
-    if strength < 1:
-        painted = blend(photo.pixels, painted, strength)
-    data = encode_image(photo.with_pixels(painted), target, quality=request.quality)
+    mixed = mix_with_photo(
+        painted, photo.pixels, keep_colors=request.keep_colors, strength=strength
+    )
+    data = encode_image(photo.with_pixels(mixed), target, quality=request.quality)
     return StylizedImage(data, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from service.images import blend, transfer_colors
+from service.darkroom import mix_with_photo
 from service.jobs import FrameJob
 from service.live_steadiness import Steadiness
 from service.video_clip import Span
@@ -62,12 +62,12 @@ class FramePainter:
             raise answer
         painted: PaintedFrame = answer
         self._remember(painted.statistics)
-        pixels = painted.pixels
-        if options.keep_colors:
-            pixels = transfer_colors(pixels, frame.pixels)
-        if options.strength < 1:
-            pixels = blend(frame.pixels, pixels, options.strength)
-        return pixels
+        return mix_with_photo(
+            painted.pixels,
+            frame.pixels,
+            keep_colors=options.keep_colors,
+            strength=options.strength,
+        )
 
     def go_on_from(self, frame: Frame, statistics: NormStatistics) -> None:
         """Be as after ``frame``, which left ``statistics``."""
