@@ -35,8 +35,8 @@ from benchmarks.report import check, describe_machine, finish
 from benchmarks.servers import run_service
 from model_zoo.cards import SHIPPED_ZOO, Manifest
 from service.jobs import FrameJob
-from service.live_steadiness import DEFAULT_STEADINESS, Steadiness, memory
 from service.settings import available_cores
+from service.steadiness import DEFAULT_STEADINESS, Steadiness, memory
 from service.stylizer import Stylizer
 
 if TYPE_CHECKING:

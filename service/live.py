@@ -22,7 +22,7 @@ from service.live_messages import (
 )
 from service.live_painter import Frame
 from service.live_quality import PaintedSide
-from service.live_steadiness import Steadiness
+from service.steadiness import Steadiness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

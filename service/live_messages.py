@@ -18,8 +18,8 @@ from service.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from service.live_steadiness import DEFAULT_STEADINESS
 from service.problems import problem_document
+from service.steadiness import DEFAULT_STEADINESS
 
 if TYPE_CHECKING:
     from service.settings import Settings

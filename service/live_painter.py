@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from service.gate import AdmissionGate
     from service.jobs import Job, NormStatistics
     from service.live_messages import LiveParameters
-    from service.live_steadiness import Steadiness
     from service.settings import Settings
+    from service.steadiness import Steadiness
     from service.zoos import Zoos
 
 P = ParamSpec("P")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.darkroom import mix_with_photo
 from service.jobs import FrameJob
-from service.live_steadiness import Steadiness
+from service.steadiness import Steadiness
 from service.video_clip import Span
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from service.commands.arguments import (
 )
 from service.errors import DeviceLostError, ServiceError
 from service.ledger import OutputLostError
-from service.live_steadiness import DEFAULT_STEADINESS
+from service.steadiness import DEFAULT_STEADINESS
 from service.stopping import stop_on_signal
 from service.workshops import WorkshopLostError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from service.live_steadiness import (
+from service.steadiness import (
     CUT_DISTANCE,
     LONGEST_MEMORY_S,
     Steadiness,
