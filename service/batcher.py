@@ -44,6 +44,7 @@ class Batched(Generic[Result]):
 @dataclass(slots=True, eq=False)
 class _Running(Generic[Job, Result]):
     batch: list[_Waiting[Job, Result]]
+    overlaps: bool
     started_s: float
 
 
@@ -60,8 +61,8 @@ class Batcher(Generic[Job, Result]):
 
     The next batch is chosen only when the last has finished, so that it is as full as it can be
     and nobody in it has hung up; an idle batcher adds no wait. Where ``at_once`` allows more, one
-    is chosen beside those that run only if enough wait to fill it. ``fault`` says why no batch can
-    succeed any more, or is None.
+    is chosen beside those that run only if enough wait to fill it, and there is a crowd. ``fault``
+    says why no batch can succeed any more, or is None.
 
     Args:
         run_batch: called on ``executor`` with jobs of one key; gives one result a job, in order.
@@ -72,6 +73,8 @@ class Batcher(Generic[Job, Result]):
         max_cost: most cost in a batch; a single job may exceed it.
         executor: runs ``run_batch``; of as many threads as ``at_once``.
         at_once: most batches that run at the same time.
+        crowd: fewest jobs, running and waiting, with which one batch begins beside another.
+        overlaps: whether a job may run beside other batches of such jobs.
         on_batch: told the count and the cost of each batch before it runs.
     """
 
@@ -85,6 +88,8 @@ class Batcher(Generic[Job, Result]):
         max_cost: int,
         executor: Executor,
         at_once: int = 1,
+        crowd: int = 0,
+        overlaps: Callable[[Job], bool] = lambda job: True,  # noqa: ARG005
         on_batch: Callable[[int, int], None] = lambda jobs, cost: None,  # noqa: ARG005
     ) -> None:
         self._run_batch = run_batch
@@ -94,6 +99,8 @@ class Batcher(Generic[Job, Result]):
         self._max_cost = max_cost
         self._executor = executor
         self._at_once = at_once
+        self._crowd = crowd
+        self._overlaps = overlaps
         self._on_batch = on_batch
         self._waiting: deque[_Waiting[Job, Result]] = deque()
         self._arrival = asyncio.Event()
@@ -170,19 +177,27 @@ class Batcher(Generic[Job, Result]):
 
     async def _run_forever(self) -> None:
         while True:
-            # A batch that has to wait for another had better wait here, where it grows.
-            may_start = not self._running or self._next_is_full()
-            if may_start and (batch := self._take_batch()):
+            if self._next_may_start() and (batch := self._take_batch()):
+                self._arrival.set()  # there may be room for one more beside it
                 await self._run(batch)
-            elif self._closing:  # whoever runs a batch looks here again and takes what is left
+                self._arrival.set()  # or for one that runs alone
+            elif self._closing and not len(self):
                 return
             else:
                 self._arrival.clear()
                 await self._arrival.wait()
 
-    def _next_is_full(self) -> bool:
-        """Whether nobody who comes later could join the batch that is next."""
-        live = [waiting.job for waiting in self._waiting if not waiting.answer.done()]
+    def _next_may_start(self) -> bool:
+        """Whether the next batch need not wait for another; where it has to it had better grow."""
+        if not self._running:
+            return True
+        live = [waiting.job for waiting in self._waiting if not self._is_lost(waiting)]
+        running = sum(len(run.batch) for run in self._running)
+        if not live or running + len(live) < self._crowd:
+            return False
+        if not (self._overlaps(live[0]) and all(run.overlaps for run in self._running)):
+            return False
+        # Whether nobody who comes later could join it.
         alike = [job for job in live if self._key(job) == self._key(live[0])]
         return len(alike) >= self._max_jobs or sum(map(self._cost, alike)) >= self._max_cost
 
@@ -218,7 +233,7 @@ class Batcher(Generic[Job, Result]):
     async def _run(self, batch: list[_Waiting[Job, Result]]) -> None:
         """Run one batch and answer everyone in it; never raises."""
         jobs = [waiting.job for waiting in batch]
-        running = _Running(batch, time.perf_counter())
+        running = _Running(batch, self._overlaps(jobs[0]), time.perf_counter())
         self._running.append(running)
         out_of_memory = False
         try:

@@ -205,7 +205,7 @@ class UnavailableError(ServiceError):
 
 
 class NotReadyError(UnavailableError):
-    """The service is warming up, draining, or has lost its model thread."""
+    """The service is warming up, draining, or has lost what paints."""
 
     slug, title = "not-ready", "Not ready"
 

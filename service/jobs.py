@@ -1,4 +1,4 @@
-"""Jobs: what the model thread is asked to do; the batcher runs those of one batch key together."""
+"""Jobs: what model threads are asked to do; the batcher runs those of one batch key together."""
 
 from __future__ import annotations
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from model_zoo.cards import Manifest, ZooError
-from service.batcher import Batcher
 from service.deadlines import Deadline
 from service.errors import BusyError, DeviceLostError, InvalidParameterError, ServiceError
 from service.formats import ENCODABLE, FORMATS
@@ -15,7 +14,7 @@ from service.gate import AdmissionGate
 from service.mixtures import choose_style
 from service.pipeline import StyleRequest, StylizePipeline
 from service.problems import problem_type
-from service.studio import create_engine
+from service.studio import create_batcher, create_engine, create_model_pool
 from service.stylizer import DeviceUnavailableError
 from service.threads import step_back
 from service.workshops import CannotPaintError, Painting, WorkshopLostError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from model_zoo.cards import StyleCard
-    from service.jobs import Job
     from service.schemas import StylizeParameters
     from service.settings import Settings
 
@@ -139,16 +137,8 @@ class LocalWorkshop:
             engine = await asyncio.to_thread(create_engine, manifest, settings)
         except (DeviceUnavailableError, ZooError) as error:
             raise WorkshopLostError(str(error)) from error
-        self._model_pool = ThreadPoolExecutor(engine.passes_at_once, thread_name_prefix="model")
-        batcher: Batcher[Job, Any] = Batcher(
-            engine.run,
-            key=lambda job: job.batch_key,
-            cost=lambda job: job.pixel_count,
-            max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
-            max_cost=settings.max_batch_pixels,
-            executor=self._model_pool,
-            at_once=engine.passes_at_once,
-        )
+        self._model_pool = create_model_pool(engine)
+        batcher = create_batcher(engine, settings, self._model_pool)
         batcher.start()
         return StylizePipeline(
             Zoos(self._zoo),

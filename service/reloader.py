@@ -29,7 +29,7 @@ class ZooReloader:
     """Reads the zoo's folder again when asked, or when its manifest changes.
 
     Files are read, verified and compiled on a thread of their own; each new style then paints once
-    on a model thread, between two batches of requests. Only then is the zoo served, at once for
+    on a model thread, as a request's picture would. Only then is the zoo served, at once for
     every request that comes; whatever fails before leaves the old one in its place.
 
     Args:

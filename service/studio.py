@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from service.batcher import Batcher
 from service.gate import AdmissionGate
@@ -16,7 +16,11 @@ from service.threads import step_back
 from service.zoos import Zoo, Zoos
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+
     from model_zoo.cards import Manifest
+    from service.jobs import Job
     from service.metrics import Metrics
     from service.pipeline import StyleRequest, StylizedImage
     from service.settings import Settings
@@ -98,6 +102,42 @@ def create_engine(manifest: Manifest, settings: Settings) -> Stylizer:
     )
 
 
+def create_model_pool(engine: StyleEngine) -> ThreadPoolExecutor:
+    """As many threads as may run passes of ``engine`` at once."""
+    return ThreadPoolExecutor(engine.passes_at_once, thread_name_prefix="model")
+
+
+def create_batcher(
+    engine: StyleEngine,
+    settings: Settings,
+    model_pool: Executor,
+    *,
+    run: Callable[..., Sequence[Any]] | None = None,
+    on_batch: Callable[[int, int], None] = lambda jobs, cost: None,  # noqa: ARG005
+) -> Batcher[Job, Any]:
+    """Build what gathers jobs for ``engine``, on the threads of ``model_pool``.
+
+    Args:
+        engine: paints.
+        settings: bound the batches.
+        model_pool: of :func:`create_model_pool`.
+        run: what to call in place of the engine's own.
+        on_batch: told the jobs and the pixels of each batch.
+    """
+    return Batcher(
+        run or engine.run,
+        key=lambda job: job.batch_key,
+        cost=lambda job: job.pixel_count,
+        max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
+        max_cost=settings.max_batch_pixels,
+        executor=model_pool,
+        at_once=engine.passes_at_once,
+        crowd=engine.crowd,
+        overlaps=engine.overlaps,
+        on_batch=on_batch,
+    )
+
+
 class LocalStudio:
     """Paints in this process.
 
@@ -128,17 +168,12 @@ class LocalStudio:
         codec_pool = ThreadPoolExecutor(
             settings.codec_threads, thread_name_prefix="codec", initializer=step_back
         )
-        self.model_pool = model_pool = ThreadPoolExecutor(
-            self._engine.passes_at_once, thread_name_prefix="model"
-        )
-        batcher = Batcher(
-            metrics.watch_passes(self._engine.run),
-            key=lambda job: job.batch_key,
-            cost=lambda job: job.pixel_count,
-            max_jobs=settings.max_batch_jobs or (1 if self.device == "cpu" else _BATCH_JOBS),
-            max_cost=settings.max_batch_pixels,
-            executor=model_pool,
-            at_once=self._engine.passes_at_once,
+        self.model_pool = model_pool = create_model_pool(self._engine)
+        batcher = create_batcher(
+            self._engine,
+            settings,
+            model_pool,
+            run=metrics.watch_passes(self._engine.run),
             on_batch=metrics.observe_batch,
         )
         self.pipeline = StylizePipeline(

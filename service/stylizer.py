@@ -66,6 +66,10 @@ class StyleEngine(Protocol):
     def passes_at_once(self) -> int:
         """How many threads may call ``run`` at once; 1 where a pass needs all that there is."""
 
+    @property
+    def crowd(self) -> int:
+        """From how many jobs on, running and waiting, that pays."""
+
     def load(self, manifest: Manifest) -> None:
         """Make ready what ``manifest`` needs and is not there yet; any thread may ask for it.
 
@@ -90,6 +94,9 @@ class StyleEngine(Protocol):
 
     def layout(self, card: StyleCard) -> TileLayout | None:
         """How to cut what does not fit; None where the style cannot be painted in tiles."""
+
+    def overlaps(self, job: Job) -> bool:
+        """Whether ``job`` may run beside others that may."""
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run jobs of one batch key; one that failed is its error, in its place."""
@@ -148,8 +155,13 @@ class Stylizer:
 
     @property
     def passes_at_once(self) -> int:
-        """2 on CUDA, where one batch is prepared while another is painted."""
+        """2 on CUDA, where one batch is prepared while another is painted; 3 on a few cores."""
         return self._runtime.passes_at_once
+
+    @property
+    def crowd(self) -> int:
+        """One more than run at once on a few cores; 0 on CUDA, where batches are filled first."""
+        return self._runtime.crowd
 
     def load(self, manifest: Manifest) -> None:
         """Load the networks of ``manifest`` that are not resident: all of them, or none."""
@@ -208,6 +220,19 @@ class Stylizer:
         fitting = largest.within(self.most_px(card))
         return replace(fitting, sample_px=sample_px)
 
+    def overlaps(self, job: Job) -> bool:
+        """Whether that is faster, and as many such passes as run at once fit the memory budget.
+
+        On a GPU that is the allocator's affair. Statistics take all the memory, and all threads.
+        """
+        painter = self._painters[job.card.network]
+        if job.pixel_count > painter.most_px_beside:
+            return False
+        if not painter.keeps_memory:
+            return True
+        needed_bytes = self.passes_at_once * job.pixel_count * painter.bytes_to_paint
+        return needed_bytes <= self._budget_bytes and not isinstance(job, MeasureJob)
+
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run jobs that share a batch key in one forward pass.
 
@@ -263,15 +288,15 @@ class Stylizer:
             if painter.keeps_memory:
                 self._painters.release_all()
             return [painter.measure(first.patches, first.contrast, mixes)]
-        kind = _KINDS[type(first)]
-        self._painters.make_room(first.card.network, kind, pixel_count * painter.bytes_to_paint)
-        if isinstance(first, TileJob):
-            pixels = np.ascontiguousarray(first.pixels)[None]
-            place = (first.whole, first.top, first.left)
-            return _check(*painter.paint_tile(pixels, *place, mixes))
-        if isinstance(first, FrameJob):
-            return [_paint_frame(painter, first, mixes)]
-        return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)], mixes)
+        kind, needed_bytes = _KINDS[type(first)], pixel_count * painter.bytes_to_paint
+        with self._painters.room(first.card.network, kind, needed_bytes):
+            if isinstance(first, TileJob):
+                pixels = np.ascontiguousarray(first.pixels)[None]
+                place = (first.whole, first.top, first.left)
+                return _check(*painter.paint_tile(pixels, *place, mixes))
+            if isinstance(first, FrameJob):
+                return [_paint_frame(painter, first, mixes)]
+            return _paint_whole(painter, [job for job in jobs if isinstance(job, StyleJob)], mixes)
 
 
 def is_lost(device: torch.device) -> bool:

@@ -136,6 +136,7 @@ class StubEngine:
     device: str = "cpu"
     runtime: str = "stub"
     passes_at_once: int = 1
+    crowd: int = 0
     networks: set[str] = field(default_factory=set)
 
     def load(self, manifest: Manifest) -> None:
@@ -154,6 +155,9 @@ class StubEngine:
 
     def layout(self, card: StyleCard) -> TileLayout | None:  # noqa: ARG002
         return None
+
+    def overlaps(self, job: Any) -> bool:  # noqa: ARG002
+        return True
 
     def run(self, jobs: Sequence[Any]) -> list[Any]:
         self.batches.append(len(jobs))

@@ -65,6 +65,11 @@ class OnDemandEngine:
         """As the stylizer has them."""
         return self._stylizer.passes_at_once
 
+    @property
+    def crowd(self) -> int:
+        """As the stylizer has it."""
+        return self._stylizer.crowd
+
     async def hold(self, card: StyleCard, model_pool: Executor) -> Held:
         """Load the network of ``card`` and let it paint once.
 
@@ -117,6 +122,10 @@ class OnDemandEngine:
     def layout(self, card: StyleCard) -> TileLayout | None:
         """As the stylizer says."""
         return self._stylizer.layout(card)
+
+    def overlaps(self, job: Job) -> bool:
+        """As the stylizer says."""
+        return self._stylizer.overlaps(job)
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Run jobs whose network somebody holds."""

@@ -82,6 +82,10 @@ class Painter(Protocol):
         """
 
     @property
+    def most_px_beside(self) -> float:
+        """Most pixels of a pass that had better run beside others, rather than after them."""
+
+    @property
     def keeps_memory(self) -> bool:
         """Whether it keeps the memory of a pass for itself until :meth:`release_memory`."""
 
@@ -95,6 +99,10 @@ class Runtime(Protocol):
     @property
     def passes_at_once(self) -> int:
         """How many threads may paint at once."""
+
+    @property
+    def crowd(self) -> int:
+        """From how many pictures on, painted and waiting, it pays to paint several at once."""
 
     @property
     def name(self) -> str:

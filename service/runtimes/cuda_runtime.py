@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 from contextlib import suppress
@@ -53,6 +54,7 @@ class CudaRuntime:
 
     name = "torch"
     passes_at_once = 2  # one is prepared while one runs
+    crowd = 0  # the other one is prepared when its batch is full
 
     def __init__(self, device: torch.device) -> None:
         # Autotuning chooses kernels by timing them: slow for each new size, and not repeatable.
@@ -71,6 +73,7 @@ class CudaRuntime:
 class CudaPainter(TorchPainter):
     """One generator on one GPU; see :class:`service.runtimes.Painter`."""
 
+    most_px_beside = math.inf
     _numbers = itertools.count()
 
     def __init__(self, generator: Generator, runtime: CudaRuntime) -> None:

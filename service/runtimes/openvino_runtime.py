@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from service.runtimes.folding import fold  # noqa: E402
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
 from service.runtimes.openvino_graphs import Graphs  # noqa: E402
 from service.runtimes.passes import FramePass, TilePass, WholePass  # noqa: E402
+from service.runtimes.spares import CompiledPass, Spares  # noqa: E402
 from service.runtimes.torch_runtime import TorchPainter  # noqa: E402
+from service.runtimes.work import operations_to_paint  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
 # Largest maps held at once: 1.8 for johnson to 3.1 for texture_net, at 1024 x 1024 px.
 _MAPS_AT_ONCE = 3.1
 
+# Each pass uses all threads. Where they are few and layers short, one pass fills what another
+# leaves idle at the end of each; else they get in each other's way (docs/decisions/0008).
+_PASSES_AT_ONCE = 3
+_MOST_THREADS_TO_SHARE = 4
+_MOST_OPERATIONS_BESIDE = 15e9
 
 # Kernels are made for each size of picture; by default 5,000 of each style's are kept, which is
 # memory that grows for thousands of requests (docs/decisions/0008). A pass has about 30.
@@ -60,7 +68,6 @@ class OpenVinoRuntime:
     """
 
     name = "openvino"
-    passes_at_once = 1
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:
@@ -68,12 +75,18 @@ class OpenVinoRuntime:
         self._graphs = Graphs(openvino)
         self._threads = threads or torch.get_num_threads()
         torch.set_num_threads(self._threads)
+        shares = 1 < self._threads <= _MOST_THREADS_TO_SHARE
+        self.passes_at_once = _PASSES_AT_ONCE if shares else 1
+        # Fewer pictures are sooner done one after the other.
+        self.crowd = self.passes_at_once + 1
+        self._spares = Spares(self.passes_at_once - 1)
 
     def load(self, generator: Generator, architecture: str) -> Painter:
         """Compile ``generator``."""
         if generator.noise_channels:
             return TorchPainter(generator, self.device)
-        return OpenVinoPainter(generator, functools.partial(self._compile, architecture))
+        compile_pass = functools.partial(self._compile, architecture)
+        return OpenVinoPainter(generator, compile_pass, self._spares)
 
     def _compile(
         self, architecture: str, module: torch.nn.Module, example: tuple[torch.Tensor, ...]
@@ -100,18 +113,20 @@ class OpenVinoPainter:
 
     keeps_memory = True
 
-    def __init__(self, generator: Generator, compile_pass: Any) -> None:
+    def __init__(
+        self, generator: Generator, compile_pass: Callable[..., Any], spares: Spares
+    ) -> None:
         self.generator = generator
         self._folded = fold(generator)
         self.bytes_to_paint = bytes_to_paint(self._folded, _MAPS_AT_ONCE)
         self.bytes_to_measure = bytes_to_measure(generator)
+        self.most_px_beside = _MOST_OPERATIONS_BESIDE / operations_to_paint(self._folded)
         self._in_torch = TorchPainter(generator, torch.device("cpu"))
         self._compile_pass = compile_pass
-        self._whole = compile_pass(
-            WholePass(self._folded).eval(), (self._example(), *self._mixes_of_own_row(2))
-        )
-        self._tile: Any = None
-        self._frame: Any = None
+        self._spares = spares
+        self._compiling = threading.Lock()
+        self._passes: dict[type[torch.nn.Module], CompiledPass] = {}
+        self._pass(WholePass)
 
     def paint(
         self,
@@ -119,7 +134,8 @@ class OpenVinoPainter:
         seeds: Sequence[int],  # noqa: ARG002
         mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return _run(self._whole, pixels, *self._rows(mixes, len(pixels)))
+        painted, finite = self._pass(WholePass).run(pixels, *self._rows(mixes, len(pixels)))
+        return painted, finite.astype(np.bool_)
 
     def measure(
         self, pixels: NDArray[np.uint8], contrast: float, mixes: Mixes = None
@@ -134,16 +150,11 @@ class OpenVinoPainter:
         left: int,
         mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        if self._tile is None:
-            size = statistics_size(self.generator)
-            at = torch.zeros((), dtype=torch.int64)
-            statistics = (torch.ones(1), torch.ones(size))
-            module = TilePass(self._folded).eval()
-            example = (self._example(), at, at, *statistics, *self._mixes_of_own_row(1))
-            self._tile = self._compile_pass(module, example)
         place = (np.asarray(top, np.int64), np.asarray(left, np.int64))
         statistics_of_whole = (whole.contrast.numpy(), whole.norms.numpy())
-        return _run(self._tile, pixels, *place, *statistics_of_whole, *self._rows(mixes, 1))
+        rows = self._rows(mixes, 1)
+        painted, finite = self._pass(TilePass).run(pixels, *place, *statistics_of_whole, *rows)
+        return painted, finite.astype(np.bool_)
 
     def paint_frame(
         self,
@@ -154,19 +165,35 @@ class OpenVinoPainter:
         mixes: Mixes = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NormStatistics]:
         size = statistics_size(self.generator)
-        if self._frame is None:
-            module = FramePass(self._folded).eval()
-            statistics = (torch.ones(1), torch.ones(size))
-            example = (self._example(), *statistics, *self._mixes_of_own_row(1))
-            self._frame = self._compile_pass(module, example)
         kept = np.zeros(size, np.float32) if before is None else before
         share = np.full(1, 0.0 if before is None else memory, np.float32)
-        return _run(self._frame, pixels, share, kept, *self._rows(mixes, 1))
+        inputs = (pixels, share, kept, *self._rows(mixes, 1))
+        painted, finite, left = self._pass(FramePass).run(*inputs)
+        return painted, finite.astype(np.bool_), left
 
     def release_memory(self) -> None:
-        for compiled in (self._whole, self._tile, self._frame):
-            if compiled is not None:
-                compiled.release_memory()
+        for compiled in list(self._passes.values()):
+            compiled.release_memory()
+
+    def _pass(self, kind: type[torch.nn.Module]) -> CompiledPass:
+        """The pass of that kind, which any thread may ask for."""
+        if compiled := self._passes.get(kind):
+            return compiled
+        with self._compiling:
+            if kind not in self._passes:
+                module = kind(self._folded).eval()
+                compile_copy = functools.partial(self._compile_pass, module, self._inputs_of(kind))
+                self._passes[kind] = CompiledPass(compile_copy, self._spares)
+            return self._passes[kind]
+
+    def _inputs_of(self, kind: type[torch.nn.Module]) -> tuple[torch.Tensor, ...]:
+        """Inputs to trace a pass with."""
+        if kind is WholePass:
+            return (self._example(), *self._mixes_of_own_row(2))
+        statistics = (torch.ones(1), torch.ones(statistics_size(self.generator)))
+        at = torch.zeros((), dtype=torch.int64)
+        place = (at, at) if kind is TilePass else ()
+        return (self._example(), *place, *statistics, *self._mixes_of_own_row(1))
 
     def _example(self) -> torch.Tensor:
         """Pixels to trace with; sides unlike each other, or one could be taken for the other."""
@@ -185,9 +212,3 @@ class OpenVinoPainter:
         if mixes is not None:
             return [mixes]
         return [own.numpy() for own in self._mixes_of_own_row(pictures)]
-
-
-def _run(compiled: Any, *inputs: NDArray[Any]) -> tuple[Any, ...]:
-    painted, finite, *more = compiled(list(inputs), share_inputs=True).to_tuple()
-    # Copied, since OpenVINO writes the next answer into the same memory.
-    return painted.copy(), finite.astype(np.bool_), *(array.copy() for array in more)

@@ -32,6 +32,7 @@ class TorchRuntime:
 
     name = "torch"
     passes_at_once = 1
+    crowd = 0
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         if threads is not None:
@@ -46,6 +47,7 @@ class TorchRuntime:
 class TorchPainter:
     """One generator on one device; see :class:`service.runtimes.Painter`."""
 
+    most_px_beside = 0.0  # each would have threads of its own, more than there are cores
     keeps_memory = False  # torch has one pool for all
 
     def __init__(self, generator: Generator, device: torch.device) -> None:

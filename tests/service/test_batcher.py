@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,7 +60,12 @@ def device() -> Device:
 
 @asynccontextmanager
 async def open_batcher(
-    device: Device, *, max_jobs: int = 8, max_cost: int = 100, at_once: int = 1
+    device: Device,
+    *,
+    max_jobs: int = 8,
+    max_cost: int = 100,
+    at_once: int = 1,
+    crowd: int = 0,
 ) -> AsyncIterator[Batcher[Job, str]]:
     with ThreadPoolExecutor(at_once) as executor:
         batcher = Batcher(
@@ -70,6 +76,8 @@ async def open_batcher(
             max_jobs=max_jobs,
             max_cost=max_cost,
             at_once=at_once,
+            crowd=crowd,
+            overlaps=lambda job: job.name != "alone",
         )
         batcher.start()
         try:
@@ -332,3 +340,91 @@ async def test_batch_is_halved_for_memory_beside_another(device: Device) -> None
         device.release.set()
         await first
     assert device.batches == [["first"], ["a1", "a2"], ["a1"], ["a2"]]
+
+
+async def test_batches_begin_beside_each_other_where_there_is_a_crowd(
+    device: Device, wait_until: Any
+) -> None:
+    began: list[str] = []
+    go_on = {name: threading.Event() for name in ("first", "a1", "b1", "c1")}
+
+    def run(jobs: Sequence[Job]) -> list[Any]:
+        began.append(jobs[0].name)
+        assert go_on[jobs[0].name].wait(10)
+        return [job.name for job in jobs]
+
+    device.run = run  # type: ignore[method-assign]
+    async with open_batcher(device, max_jobs=1, at_once=3, crowd=4) as batcher:
+        first, a1, b1 = await submit_all(batcher, Job("a", "a1"), Job("b", "b1"))
+        await asyncio.sleep(0.01)
+        assert began == ["first"]  # three are no crowd
+        c1 = asyncio.create_task(batcher.submit(Job("c", "c1"), math.inf))
+        await wait_until(lambda: sorted(began) == ["a1", "b1", "first"])
+        go_on["a1"].set()
+        await a1
+        await asyncio.sleep(0.01)
+        assert "c1" not in began  # nor are they again
+        for event in go_on.values():
+            event.set()
+        await asyncio.gather(first, b1, c1)
+
+
+async def test_no_more_batches_run_beside_each_other_than_allowed(device: Device) -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def run(jobs: Sequence[Job]) -> list[Any]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return [job.name for job in jobs]
+
+    device.run = run  # type: ignore[method-assign]
+    async with open_batcher(device, max_jobs=1, at_once=3, crowd=4) as batcher:
+        jobs = [Job("a", str(number)) for number in range(12)]
+        answers = await asyncio.gather(*(batcher.submit(job, math.inf) for job in jobs))
+    assert [answer.result for answer in answers] == [job.name for job in jobs]
+    assert most == 3
+
+
+@pytest.mark.parametrize("first", ["first", "alone"])
+async def test_job_that_needs_the_device_for_itself_has_it(device: Device, first: str) -> None:
+    other = {"first": "alone", "alone": "other"}[first]
+    async with open_batcher(device, max_jobs=1, at_once=3, crowd=2) as batcher:
+        tasks = [
+            asyncio.create_task(batcher.submit(Job("a", name), math.inf))
+            for name in (first, other, "last")
+        ]
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert device.batches == [[first]]  # nor does a later one overtake
+        device.release.set()
+        await asyncio.gather(*tasks)
+    assert device.batches == [[first], [other], ["last"]]
+
+
+async def test_aclose_finishes_side_by_side_what_waited_for_a_job_alone(device: Device) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def run(jobs: Sequence[Job]) -> list[Any]:
+        if jobs[0].name == "alone":
+            assert device.release.wait(10)
+        else:
+            both.wait()
+        return [job.name for job in jobs]
+
+    device.run = run  # type: ignore[method-assign]
+    async with open_batcher(device, max_jobs=1, at_once=2, crowd=2) as batcher:
+        names = ["alone", "1", "2", "3", "4"]
+        jobs = [Job("a", name) for name in names]
+        tasks = [asyncio.create_task(batcher.submit(job, math.inf)) for job in jobs]
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(batcher.aclose())
+        await asyncio.sleep(0.01)
+        device.release.set()
+        await closing
+    assert [task.result().result for task in tasks] == names

@@ -359,13 +359,15 @@ from service.logs import configure_logging
 from service.settings import Settings
 
 class Engine:
-    device, runtime, styles_loaded, passes_at_once = "cpu", "none", 2, 1
+    device, runtime, styles_loaded = "cpu", "none", 2
+    passes_at_once, crowd = 1, 0
     def load(self, manifest): pass
     def keep(self, networks): pass
     def warm_up(self, cards, side_px): pass
     def most_px(self, card): return 10**9
     def layout(self, card): return None
     def device_memory_bytes(self): return 0
+    def overlaps(self, job): return True
     def run(self, jobs): threading.Event().wait()
 
 settings = Settings.from_environment()

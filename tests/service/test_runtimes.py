@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -171,8 +172,9 @@ def test_what_is_kept_for_each_size_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     options: list[dict[Any, Any]] = []
 
     class Core:
-        def compile_model(self, _graph: object, _device: str, given: dict[Any, Any]) -> None:
+        def compile_model(self, _graph: object, _device: str, given: dict[Any, Any]) -> Any:
             options.append(given)
+            return SimpleNamespace(create_infer_request=object)
 
     monkeypatch.setattr(module, "_core", Core)
     load("openvino", "fast")

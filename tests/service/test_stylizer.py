@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +67,69 @@ def test_run_when_batched_then_equals_each_alone(stylizer: Stylizer, jobs: list[
     alone = np.asarray([stylizer.run([job])[0] for job in jobs], int)
     assert np.abs(together - alone).max() <= 1
     assert not np.array_equal(alone[0], alone[1])
+
+
+def test_run_of_many_at_once_gives_the_same_pixels_as_one_after_the_other(
+    manifest: Manifest, photograph: Callable[..., Image.Image]
+) -> None:
+    """To the last bit: what others ask for changes nobody's picture."""
+    stylizer = Stylizer(manifest, device="cpu", runtime="openvino", threads=2)
+    assert stylizer.passes_at_once == 3
+    sizes = [(96, 64), (65, 130), (200, 40)]
+    jobs = [StyleJob(card, np.asarray(photograph(*size))) for card in manifest for size in sizes]
+    alone = [stylizer.run([job])[0] for job in jobs]
+    with ThreadPoolExecutor(stylizer.passes_at_once) as pool:
+        beside = list(pool.map(lambda job: stylizer.run([job])[0], jobs * 4))
+    for expected, painted in zip(alone * 4, beside, strict=True):
+        assert np.array_equal(painted, expected)
+
+
+def test_first_frames_and_tiles_may_come_at_once(
+    manifest: Manifest, photograph: Callable[..., Image.Image]
+) -> None:
+    stylizer = Stylizer(manifest, device="cpu", runtime="openvino", threads=2)
+    card, pixels = manifest.cards[0], np.asarray(photograph(96, 64))
+    (whole,) = stylizer.run([MeasureJob(card, pixels[None], float(pixels.std()) / 255)])
+    jobs = [FrameJob(card, pixels), TileJob(card, pixels, whole, 0, 0)] * 4
+    with ThreadPoolExecutor(stylizer.passes_at_once) as pool:
+        answers = [answer for (answer,) in pool.map(lambda job: stylizer.run([job]), jobs)]
+    frames, tiles = [answer.pixels for answer in answers[::2]], answers[1::2]
+    for same in (frames, tiles):
+        assert all(np.array_equal(painted, same[0]) for painted in same)
+    assert np.abs(frames[0].astype(int) - tiles[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 3), (4, 3), (8, 1)])
+def test_passes_run_at_once_where_that_is_faster(
+    manifest: Manifest, threads: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this whole process
+    stylizer = Stylizer(manifest, device="cpu", runtime="openvino", threads=threads)
+    assert stylizer.passes_at_once == at_once
+    assert Stylizer(manifest, device="cpu", runtime="torch", threads=threads).passes_at_once == 1
+
+
+def test_jobs_overlap_where_a_pass_is_short(manifest: Manifest) -> None:
+    card = manifest.cards[0]  # johnson_half: 78,000 operations a pixel
+    stylizer = Stylizer(manifest, device="cpu", runtime="openvino", threads=2)
+    small, large = (np.zeros((side, side, 3), np.uint8) for side in (400, 480))
+    assert stylizer.overlaps(StyleJob(card, small))
+    assert not stylizer.overlaps(StyleJob(card, large))
+    assert not stylizer.overlaps(MeasureJob(card, small[None], 0.2))  # takes all that there is
+    in_torch = Stylizer(manifest, device="cpu", runtime="torch", threads=2)
+    assert not in_torch.overlaps(StyleJob(card, small))
+
+
+def test_jobs_overlap_where_as_many_as_run_at_once_fit_the_budget(manifest: Manifest) -> None:
+    card = manifest.cards[0]
+    stylizer = Stylizer(
+        manifest, device="cpu", runtime="openvino", threads=2, memory_budget_bytes=2**25
+    )
+    side_px = math.isqrt(stylizer.most_px(card) // stylizer.passes_at_once)
+    assert side_px < 400
+    fits, exceeds = (np.zeros((side, side, 3), np.uint8) for side in (side_px, side_px + 1))
+    assert stylizer.overlaps(StyleJob(card, fits))
+    assert not stylizer.overlaps(StyleJob(card, exceeds))
 
 
 def test_run_when_repeated_then_gives_the_same_pixels(
