@@ -14,7 +14,6 @@ import uvicorn
 from model_zoo.cards import ZooError
 from service.app import create_app, service_version
 from service.connections import limited_connections
-from service.heap import return_large_blocks
 from service.live_connections import live_connections
 from service.logs import configure_logging
 from service.server import EXIT_UNFINISHED, Server
@@ -52,7 +51,6 @@ def serve(**overrides: Any) -> int:
         _complain(*error.problems)
         return EXIT_USAGE
     configure_logging(settings.log_level)
-    return_large_blocks()
     try:
         app = create_app(settings)
         listener = _listen(settings.host, settings.port)
