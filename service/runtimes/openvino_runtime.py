@@ -20,6 +20,7 @@ from openvino import properties  # noqa: E402
 from model_zoo.generators.conditional import ConditionalGenerator  # noqa: E402
 from model_zoo.tiling import statistics_size  # noqa: E402
 from service.runtimes.folding import fold  # noqa: E402
+from service.runtimes.heap import return_large_blocks  # noqa: E402
 from service.runtimes.memory import bytes_to_measure, bytes_to_paint  # noqa: E402
 from service.runtimes.openvino_graphs import Graphs  # noqa: E402
 from service.runtimes.passes import FramePass, TilePass, WholePass  # noqa: E402
@@ -71,6 +72,7 @@ class OpenVinoRuntime:
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:
+        return_large_blocks()  # of which its maps are most
         self._core = _core()
         self._graphs = Graphs(openvino)
         self._threads = threads or torch.get_num_threads()
