@@ -51,6 +51,7 @@ class _Running(Generic[Job, Result]):
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Job, Result]):
     job: Job
+    overlaps: bool
     deadline: float
     answer: asyncio.Future[Batched[Result]]
     submitted_s: float
@@ -158,7 +159,8 @@ class Batcher(Generic[Job, Result]):
         if self._closing or not self.alive:
             raise NotReadyError("the service takes no more work; try another instance")
         answer: asyncio.Future[Batched[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(job, deadline, answer, time.perf_counter()))
+        overlaps = self._overlaps(job)
+        self._waiting.append(_Waiting(job, overlaps, deadline, answer, time.perf_counter()))
         self._arrival.set()
         return await answer
 
@@ -191,14 +193,15 @@ class Batcher(Generic[Job, Result]):
         """Whether the next batch need not wait for another; where it has to it had better grow."""
         if not self._running:
             return True
-        live = [waiting.job for waiting in self._waiting if not self._is_lost(waiting)]
+        live = [waiting for waiting in self._waiting if not self._is_lost(waiting)]
         running = sum(len(run.batch) for run in self._running)
         if not live or running + len(live) < self._crowd:
             return False
-        if not (self._overlaps(live[0]) and all(run.overlaps for run in self._running)):
+        if not (live[0].overlaps and all(run.overlaps for run in self._running)):
             return False
         # Whether nobody who comes later could join it.
-        alike = [job for job in live if self._key(job) == self._key(live[0])]
+        key = self._key(live[0].job)
+        alike = [waiting.job for waiting in live if self._key(waiting.job) == key]
         return len(alike) >= self._max_jobs or sum(map(self._cost, alike)) >= self._max_cost
 
     def _take_batch(self) -> list[_Waiting[Job, Result]]:
@@ -233,7 +236,7 @@ class Batcher(Generic[Job, Result]):
     async def _run(self, batch: list[_Waiting[Job, Result]]) -> None:
         """Run one batch and answer everyone in it; never raises."""
         jobs = [waiting.job for waiting in batch]
-        running = _Running(batch, self._overlaps(jobs[0]), time.perf_counter())
+        running = _Running(batch, batch[0].overlaps, time.perf_counter())
         self._running.append(running)
         out_of_memory = False
         try:

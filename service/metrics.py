@@ -163,7 +163,7 @@ class Metrics:
         self._problems.labels(problem).inc()
 
     def count_fault(self, fault: str) -> None:
-        """Count one fault of the runtime, the model thread or the device."""
+        """Count one fault of the runtime, a model thread or the device."""
         self._faults.labels(fault).inc()
 
     def count_reload(self, outcome: str) -> None:

@@ -26,7 +26,7 @@ async def paint_in_tiles(
     Args:
         job: the whole picture.
         layout: how to cut it.
-        submit: runs one job on the model thread.
+        submit: runs one job on a model thread.
         on_codec_pool: runs a function where it does not hold up the event loop.
     """
     measure = await on_codec_pool(_prepare_measure, job, layout)

@@ -18,6 +18,7 @@ def return_large_blocks() -> None:
     the next finds its pages in place: from 1 MiB on it cost 4 % of the speed at 1,024 px. Other C
     libraries have no such rule. A threshold from the environment stands.
     """
-    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+    tuned = "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    if not tuned and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

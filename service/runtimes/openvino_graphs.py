@@ -33,7 +33,7 @@ class Graphs:
     def __init__(self, openvino: Any) -> None:
         self._openvino = openvino
         self._without_weights: OrderedDict[Hashable, Any] = OrderedDict()
-        # The model thread makes graphs of tiles while another thread loads the next zoo.
+        # A model thread makes graphs of tiles while another thread loads the next zoo.
         self._making = threading.Lock()
 
     def make(self, architecture: str, module: nn.Module, example: tuple[Tensor, ...]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 import weakref
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+logger = logging.getLogger(__name__)
+
 _IDLE_S = 10.0
 
 
@@ -21,6 +25,7 @@ class _Spare:
     model: Any
     request: Any
     busy: bool = True
+    to_release: bool = False
     used_s: float = 0.0
 
 
@@ -28,7 +33,7 @@ class Spares:
     """Copies that passes lend each other's networks: tens of MB each, so there are few for all.
 
     They stay with the network that is in demand; one that has not needed its own for a while loses
-    it to another.
+    it to another that asks.
 
     Args:
         most: at once.
@@ -39,6 +44,7 @@ class Spares:
         self._most = most
         self._clock = clock
         self._spares: list[_Spare] = []
+        self._failed_s = -math.inf
         self._changing = threading.Lock()
 
     def __len__(self) -> int:
@@ -53,17 +59,25 @@ class Spares:
             yield spare and spare.request
         finally:
             if spare is not None:
-                spare.used_s, spare.busy = self._clock(), False
+                with self._changing:
+                    spare.used_s, spare.busy = self._clock(), False
+                    if spare.to_release:
+                        self._release(spare)
 
     def release_memory(self, owner: CompiledPass) -> None:
-        """Give back what passes of ``owner`` left behind in copies."""
+        """Give back what passes of ``owner`` left behind in copies, or will have."""
         with self._changing:
-            models = [spare.model for spare in self._spares if spare.owner() is owner]
-        for model in models:
-            model.release_memory()
+            for spare in self._spares:
+                if spare.owner() is owner:
+                    self._release(spare)
+
+    def _release(self, spare: _Spare) -> None:
+        spare.to_release = spare.busy  # OpenVINO refuses while it runs
+        if not spare.busy:
+            spare.model.release_memory()
 
     def _find(self, owner: CompiledPass) -> _Spare | None:
-        # A network that the zoo no longer has takes its copies with it.
+        # Of networks that the zoo no longer has.
         self._spares = [spare for spare in self._spares if spare.busy or spare.owner()]
         idle = [spare for spare in self._spares if not spare.busy]
         for spare in idle:
@@ -75,9 +89,21 @@ class Spares:
             if not stale:
                 return None
             self._spares.remove(min(stale, key=lambda spare: spare.used_s))
-        model = owner.compile()
-        self._spares.append(_Spare(weakref.ref(owner), model, model.create_infer_request()))
-        return self._spares[-1]
+        return self._add(owner)
+
+    def _add(self, owner: CompiledPass) -> _Spare | None:
+        if self._clock() - self._failed_s < _IDLE_S:
+            return None
+        try:
+            model = owner.compile()
+            spare = _Spare(weakref.ref(owner), model, model.create_infer_request())
+        except Exception:
+            # A pass can wait its turn; what it would fail of is not its own affair.
+            logger.warning("no_spare", exc_info=True)
+            self._failed_s = self._clock()
+            return None
+        self._spares.append(spare)
+        return spare
 
 
 class CompiledPass:
@@ -111,7 +137,8 @@ class CompiledPass:
 
     def release_memory(self) -> None:
         """Give back what passes left behind, once those that run have ended."""
-        self._model.release_memory()
+        with self._turn:  # OpenVINO refuses while it runs
+            self._model.release_memory()
         self._spares.release_memory(self)
 
 

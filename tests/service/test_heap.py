@@ -54,10 +54,20 @@ def test_large_blocks_go_back_though_small_ones_lie_behind_them() -> None:
     assert left_mib("set") < 10
 
 
-def test_operators_own_threshold_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576"),
+    ],
+)
+def test_operators_own_threshold_stands(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(heap.ctypes, "CDLL", asked.append)
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1048576")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv(name, value)
     heap.return_large_blocks()
     assert not asked
 

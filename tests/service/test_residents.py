@@ -81,13 +81,34 @@ def test_kinds_of_one_painter_count_each_and_are_released_together(
 
 def test_passes_beside_each_other_count_each(painters: dict[str, Any]) -> None:
     residents = Residents(painters, 100)
-    with residents.room("a", "whole", 40), residents.room("a", "whole", 30):
-        use(residents, "b", "whole", 40)
-        assert painters["a"].released == 0  # 2 x 30 beside 40
-        use(residents, "b", "whole", 41)
-        assert painters["a"].released == 1
+    with residents.room("a", "whole", 30), residents.room("a", "whole", 20):
+        pass
+    use(residents, "b", "whole", 40)
+    assert painters["a"].released == 0  # 2 x 30 beside 40
+    use(residents, "b", "whole", 41)
+    assert painters["a"].released == 1
     use(residents, "a", "whole", 59)
     assert [painter.released for painter in painters.values()] == [1, 0, 0]
+
+
+def test_who_paints_is_not_asked_for_memory(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    with residents.room("a", "whole", 60):
+        use(residents, "b", "whole", 30)
+        use(residents, "a", "tile", 40)
+        use(residents, "c", "whole", 50)
+        assert [painter.released for painter in painters.values()] == [0, 1, 0]
+    use(residents, "c", "whole", 50)
+    assert [painter.released for painter in painters.values()] == [1, 1, 0]
+
+
+def test_room_that_cannot_be_made_leaves_no_pass_behind(painters: dict[str, Any]) -> None:
+    residents = Residents(painters, 100)
+    use(residents, "a", "whole", 90)
+    painters["a"].release_memory = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        use(residents, "b", "whole", 90)
+    assert not residents._running
 
 
 def test_what_passes_left_counts_until_it_is_released(painters: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -49,6 +50,7 @@ class Model:
         return self.outputs
 
     def release_memory(self) -> None:
+        assert not self.running  # as OpenVINO has it
         self.released += 1
 
 
@@ -151,6 +153,46 @@ def test_memory_is_given_back_by_every_copy_of_that_network(
     ink.compiled.release_memory()
     assert [model.released for model in ink.models] == [1, 1]
     assert [model.released for model in wash.models] == [0, 0]
+
+
+def test_memory_of_what_runs_is_given_back_when_it_has_ended(
+    spares: Spares, pool: ThreadPoolExecutor
+) -> None:
+    network = Network(spares)
+    runs = [pool.submit(network.compiled.run, np.zeros(1)) for _ in range(3)]
+    while sum(model.running for model in network.models) < 3:
+        time.sleep(0.001)
+    releasing = pool.submit(network.compiled.release_memory)
+    time.sleep(0.02)
+    assert not releasing.done()
+    network.gate.set()
+    releasing.result(10)
+    for run in runs:
+        run.result(10)
+    assert [model.released for model in network.models] == [1, 1, 1]
+    network.run_at_once(pool, 3)
+    assert [model.released for model in network.models] == [1, 1, 1]
+
+
+def test_pass_waits_its_turn_where_no_copy_can_be_made(
+    spares: Spares, pool: ThreadPoolExecutor, clock: Clock
+) -> None:
+    network = Network(spares)
+    make, tries = network.make, 0
+
+    def fail() -> Model:
+        nonlocal tries
+        tries += 1
+        raise MemoryError
+
+    network.compiled.compile = fail  # type: ignore[method-assign]
+    network.run_at_once(pool, 3)
+    assert [model.runs for model in network.models] == [3]
+    assert tries == 1  # not for each of them
+    network.compiled.compile = make  # type: ignore[method-assign]
+    clock.now_s = 10
+    network.run_at_once(pool, 3)
+    assert len(network.models) == 3
 
 
 def test_pass_that_fails_frees_its_copy(spares: Spares) -> None:

@@ -84,6 +84,22 @@ def test_run_of_many_at_once_gives_the_same_pixels_as_one_after_the_other(
         assert np.array_equal(painted, expected)
 
 
+def test_run_of_many_at_once_keeps_a_budget_that_is_small(
+    manifest: Manifest, photograph: Callable[..., Image.Image]
+) -> None:
+    stylizer = Stylizer(
+        manifest, device="cpu", runtime="openvino", threads=2, memory_budget_bytes=5 * 2**20
+    )
+    jobs = [
+        StyleJob(card, np.asarray(photograph(side, side)))
+        for side in (64, 96, 128)
+        for card in manifest
+    ]
+    with ThreadPoolExecutor(stylizer.passes_at_once) as pool:
+        answers = list(pool.map(lambda job: stylizer.run([job])[0], jobs * 4))
+    assert all(isinstance(answer, np.ndarray) for answer in answers)
+
+
 def test_first_frames_and_tiles_may_come_at_once(
     manifest: Manifest, photograph: Callable[..., Image.Image]
 ) -> None:
