@@ -2,7 +2,8 @@
 
     python -m benchmarks.serve [--quick] [--threads N] [--device cpu|cuda]
 
-A real server process on this machine. Rounds of: the bare engine, as many images as it can;
+A real server process on this machine. Rounds of: the bare engine, one pass after the other (the
+service may run several beside each other, docs/decisions/0008), as many images as it can;
 clients that saturate the service; one client alone. At the end calls at a constant rate, a part of
 what the service could answer.
 """

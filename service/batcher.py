@@ -44,7 +44,6 @@ class Batched(Generic[Result]):
 @dataclass(slots=True, eq=False)
 class _Running(Generic[Job, Result]):
     batch: list[_Waiting[Job, Result]]
-    overlaps: bool
     started_s: float
 
 
@@ -197,7 +196,7 @@ class Batcher(Generic[Job, Result]):
         running = sum(len(run.batch) for run in self._running)
         if not live or running + len(live) < self._crowd:
             return False
-        if not (live[0].overlaps and all(run.overlaps for run in self._running)):
+        if not (live[0].overlaps and all(run.batch[0].overlaps for run in self._running)):
             return False
         # Whether nobody who comes later could join it.
         key = self._key(live[0].job)
@@ -236,7 +235,7 @@ class Batcher(Generic[Job, Result]):
     async def _run(self, batch: list[_Waiting[Job, Result]]) -> None:
         """Run one batch and answer everyone in it; never raises."""
         jobs = [waiting.job for waiting in batch]
-        running = _Running(batch, batch[0].overlaps, time.perf_counter())
+        running = _Running(batch, time.perf_counter())
         self._running.append(running)
         out_of_memory = False
         try:

@@ -68,7 +68,7 @@ class StyleEngine(Protocol):
 
     @property
     def crowd(self) -> int:
-        """From how many jobs on, running and waiting, that pays."""
+        """From how many jobs on, running and waiting, it pays to run several at once."""
 
     def load(self, manifest: Manifest) -> None:
         """Make ready what ``manifest`` needs and is not there yet; any thread may ask for it.
@@ -221,7 +221,7 @@ class Stylizer:
         return replace(fitting, sample_px=sample_px)
 
     def overlaps(self, job: Job) -> bool:
-        """Whether that is faster, and as many such passes as run at once fit the memory budget.
+        """Whether it is sooner done beside others, and as many of its kind fit the memory budget.
 
         On a GPU that is the allocator's affair. Statistics take all the memory, and all threads.
         """

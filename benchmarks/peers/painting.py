@@ -38,11 +38,12 @@ def load_painter() -> Paint:
     if os.environ["PEER_RUNTIME"] == OURS:
         from service.runtimes import create_runtime
 
-        painter = create_runtime("auto", torch.device("cpu"), threads).load(generator, "peer")
-        lock = threading.Lock()  # one pass at a time, as in the service
+        runtime = create_runtime("auto", torch.device("cpu"), threads)
+        painter = runtime.load(generator, "peer")
+        at_once = threading.Semaphore(runtime.passes_at_once)  # as in the service
 
         def paint_ours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            with lock:
+            with at_once:
                 return painter.paint(pixels, [0] * len(pixels))[0]
 
         return paint_ours
