@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,7 +76,18 @@ def atelier(open_service: Callable[..., AbstractContextManager[ServerProcess]]) 
 
 
 @pytest.fixture
-def invite(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+def stays() -> Iterator[ExitStack]:
+    """What a test opens for itself, and what ends only after its visitors have left.
+
+    A page may still load pictures when a test has seen all that it wants: a service that ended
+    before would be complained of.
+    """
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def invite(browser: Browser, stays: ExitStack) -> Iterator[Callable[..., Visitor]]:  # noqa: ARG001
     """Invite a visitor to a place; at the end nothing unexpected may stand in their console."""
     visitors: list[Visitor] = []
 

@@ -13,7 +13,7 @@ from service.keys import hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
     from playwright.sync_api import Page, WebSocketRoute
@@ -231,7 +231,8 @@ def test_the_key_of_the_page_opens_live_and_a_full_service_says_so(
 def test_a_service_without_live_has_no_such_part(
     invite: Callable[..., Visitor],
     open_service: Callable[..., AbstractContextManager[ServerProcess]],
+    stays: ExitStack,
 ) -> None:
-    with open_service(ATELIER_LIVE_SESSIONS="0") as service:
-        page = invite(f"{service.url}/").arrive().page
-        expect(page.get_by_role("heading", name="Live")).to_be_hidden()
+    service = stays.enter_context(open_service(ATELIER_LIVE_SESSIONS="0"))
+    page = invite(f"{service.url}/").arrive().page
+    expect(page.get_by_role("heading", name="Live")).to_be_hidden()

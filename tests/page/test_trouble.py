@@ -11,7 +11,7 @@ from tests.page.visitor import PAINTED_WITHIN_MS, Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
     from playwright.sync_api import Route
@@ -112,25 +112,27 @@ def test_a_proxy_that_answers_in_its_own_language_is_no_riddle(
 def test_a_service_that_asks_to_come_again_is_asked_again_when_it_says(
     invite: Callable[..., Visitor],
     open_service: Callable[..., AbstractContextManager[ServerProcess]],
+    stays: ExitStack,
     tiny_zoo: Path,
     photo: Path,
 ) -> None:
-    with open_service(ATELIER_ZOO=str(tiny_zoo), ATELIER_RATE_LIMIT="1 per 4 second") as service:
-        visitor = invite(f"{service.url}/").arrive()
-        visitor.expected = "status of 429"
-        visitor.offer(photo)
-        visitor.see_painted("Ink")
+    variables = {"ATELIER_ZOO": str(tiny_zoo), "ATELIER_RATE_LIMIT": "1 per 4 second"}
+    service = stays.enter_context(open_service(**variables))
+    visitor = invite(f"{service.url}/").arrive()
+    visitor.expected = "status of 429"
+    visitor.offer(photo)
+    visitor.see_painted("Ink")
 
-        visitor.choose_style("Wash")
+    visitor.choose_style("Wash")
 
-        words = visitor.page.locator("#work-words")
-        expect(words).to_contain_text("Too many requests of one caller: trying again in")
-        visitor.see_painted("Wash")
+    words = visitor.page.locator("#work-words")
+    expect(words).to_contain_text("Too many requests of one caller: trying again in")
+    visitor.see_painted("Wash")
 
-        visitor.button("Try all on my photograph").click()
-        status = visitor.page.locator("#try-status")
-        expect(status).to_contain_text("trying again in")
-        expect(status).to_contain_text("in every style", timeout=PAINTED_WITHIN_MS)
+    visitor.button("Try all on my photograph").click()
+    status = visitor.page.locator("#try-status")
+    expect(status).to_contain_text("trying again in")
+    expect(status).to_contain_text("in every style", timeout=PAINTED_WITHIN_MS)
 
 
 def test_a_replica_that_does_not_know_the_request_is_no_trouble(
