@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve [--quick] [--threads N] [--device cpu|cuda]
 
-A real server process on this machine. Rounds of: the bare engine, one pass after the other (the
-service may run several beside each other, docs/decisions/0008), as many images as it can;
-clients that saturate the service; one client alone. At the end calls at a constant rate, a part of
-what the service could answer.
+A real server process on this machine. Rounds of: the bare engine, one pass after the other, then as
+many beside each other as the service runs (docs/decisions/0008); clients that saturate the service,
+which are held to the better of the two; one client alone, who is held to a single pass. At the end
+calls at a constant rate, a part of what the service could answer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def main() -> int:
     arguments = parse_arguments()
     plan = QUICK if arguments.quick else FULL
     print(
-        f"{'generator':<14}{'engine/s':>10}{'service/s':>10}{'ratio':>7}{'batch':>7}"
+        f"{'generator':<14}{'engine/s':>10}{'at once':>9}{'service/s':>10}{'ratio':>7}{'batch':>7}"
         f"{'alone ms':>10}{'engine':>8}{'decode':>8}{'encode':>8}{'rest':>7}"
         f"{'load/s':>8}{'p50':>8}{'p95':>8}{'p99':>8}"
     )
@@ -111,12 +112,15 @@ def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict
     for _ in range(2):  # the second time of a size is when a GPU's passes are recorded
         engine.run(jobs)
     clients = CLIENTS[device]
-    ratios, engine_rates, rates, alone = [], [], [], []
+    lanes = engine.passes_at_once if engine.overlaps(jobs[0]) else 1
+    ratios, single_rates, engine_rates, rates, alone = [], [], [], [], []
     with run_service(zoo, threads, ATELIER_DEVICE=device) as server:
         saturate(server.url, calls, clients=clients, seconds=1)
         batches = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
         for _ in range(plan.rounds):
-            engine_rates.append(run_engine(engine, jobs, plan.seconds))
+            single_rates.append(run_engine(engine, jobs, plan.seconds))
+            beside = run_engine(engine, jobs, plan.seconds, lanes) if lanes > 1 else 0.0
+            engine_rates.append(max(beside, single_rates[-1]))
             answers, elapsed_s = saturate(server.url, calls, clients=clients, seconds=plan.seconds)
             rates.append(sum(answer.status == 200 for answer in answers) / elapsed_s)
             ratios.append(rates[-1] / engine_rates[-1])
@@ -125,11 +129,13 @@ def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict
         rate = _OPEN_LOOP_LOAD * statistics.median(rates)
         opened = arrive(server.url, calls, rate=rate, seconds=2 * plan.seconds)
     stages = median_stages_ms(alone)
-    engine_ms = 1000 / statistics.median(engine_rates)
+    engine_ms = 1000 / statistics.median(single_rates)
     alone_ms = percentiles_ms(alone)["p50_ms"]
     return {
         "generator": name,
         "engine_images_per_s": round(statistics.median(engine_rates), 3),
+        "one_by_one_images_per_s": round(statistics.median(single_rates), 3),
+        "passes_at_once": lanes,
         "service_images_per_s": round(statistics.median(rates), 3),
         "saturation_ratio": round(statistics.median(ratios), 3),
         "mean_batch": round((after[0] - batches[0]) / (after[1] - batches[1]), 2),
@@ -149,20 +155,28 @@ def decode(image: bytes) -> Any:
     ).pixels
 
 
-def run_engine(engine: Stylizer, jobs: list[StyleJob], seconds: float) -> float:
-    """Give images a second of the engine alone."""
-    started, count = time.perf_counter(), 0
-    while (elapsed_s := time.perf_counter() - started) < seconds:
-        engine.run(jobs)
-        count += len(jobs)
-    return count / elapsed_s
+def run_engine(engine: Stylizer, jobs: list[StyleJob], seconds: float, lanes: int = 1) -> float:
+    """Give images a second of the engine alone, in ``lanes`` passes beside each other."""
+    started = time.perf_counter()
+
+    def paint(_: int) -> int:
+        count = 0
+        while time.perf_counter() - started < seconds:
+            engine.run(jobs)
+            count += len(jobs)
+        return count
+
+    with ThreadPoolExecutor(lanes) as painters:
+        count = sum(painters.map(paint, range(lanes)))
+    return count / (time.perf_counter() - started)
 
 
 def print_row(row: dict[str, Any]) -> None:
     """Print one line of the table."""
     opened, stages = row["open_loop"], row["stages_ms"]
     print(
-        f"{row['generator']:<14}{row['engine_images_per_s']:>10.2f}"
+        f"{row['generator']:<14}{row['one_by_one_images_per_s']:>10.2f}"
+        f"{row['engine_images_per_s']:>9.2f}"
         f"{row['service_images_per_s']:>10.2f}{row['saturation_ratio']:>7.3f}"
         f"{row['mean_batch']:>7.2f}{row['alone_ms']:>10.1f}{row['engine_ms']:>8.1f}"
         f"{stages['decode']:>8.1f}{stages['encode']:>8.1f}{row['overhead_ms']:>7.1f}"
