@@ -4,8 +4,8 @@
 
 A real server process on this machine. Rounds of: the bare engine, one pass after the other, then as
 many beside each other as the service runs (docs/decisions/0008); clients that saturate the service,
-which are held to the better of the two; one client alone, who is held to a single pass. At the end
-calls at a constant rate, a part of what the service could answer.
+which are held to the better of the two; one client alone, who is held to a single pass of the same
+round. At the end calls at a constant rate, a part of what the service could answer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.generators import style_of, write_zoo
 from benchmarks.load import (
@@ -36,6 +37,11 @@ from service.images import decode_image
 from service.jobs import StyleJob
 from service.settings import available_cores
 from service.stylizer import Stylizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.load import Answer, Call
 
 SIDE_PX = 512
 CLIENTS = {"cpu": 8, "cuda": 32}
@@ -102,8 +108,26 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Engine and service in turn; ``alone`` are the calls of the one client."""
+
+    one_by_one: float
+    engine: float
+    service: float
+    pass_ms: float
+    alone: list[Answer]
+
+    @property
+    def overhead_ms(self) -> float:
+        """What is neither engine nor codec, of the one client's median."""
+        stages_ms = median_stages_ms(self.alone)
+        codecs_ms = stages_ms["decode"] + stages_ms["encode"]
+        return percentiles_ms(self.alone)["p50_ms"] - self.pass_ms - codecs_ms
+
+
 def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict[str, Any]:
-    """Measure one generator, engine and service in turn."""
+    """Measure one generator."""
     image = make_jpeg(SIDE_PX, SIDE_PX)
     calls = [make_form(image, style=style_of(name))]
     manifest = write_zoo(zoo, {style_of(name): name})
@@ -112,40 +136,58 @@ def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict
     for _ in range(2):  # the second time of a size is when a GPU's passes are recorded
         engine.run(jobs)
     clients = CLIENTS[device]
-    lanes = engine.passes_at_once if engine.overlaps(jobs[0]) else 1
-    ratios, single_rates, engine_rates, rates, alone = [], [], [], [], []
     with run_service(zoo, threads, ATELIER_DEVICE=device) as server:
         saturate(server.url, calls, clients=clients, seconds=1)
         batches = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
-        for _ in range(plan.rounds):
-            single_rates.append(run_engine(engine, jobs, plan.seconds))
-            beside = run_engine(engine, jobs, plan.seconds, lanes) if lanes > 1 else 0.0
-            engine_rates.append(max(beside, single_rates[-1]))
-            answers, elapsed_s = saturate(server.url, calls, clients=clients, seconds=plan.seconds)
-            rates.append(sum(answer.status == 200 for answer in answers) / elapsed_s)
-            ratios.append(rates[-1] / engine_rates[-1])
-            alone += saturate(server.url, calls, clients=1, seconds=plan.seconds / 2)[0]
+        rounds = [
+            run_round(engine, jobs, server.url, calls, clients, plan.seconds)
+            for _ in range(plan.rounds)
+        ]
         after = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
-        rate = _OPEN_LOOP_LOAD * statistics.median(rates)
+        rate = _OPEN_LOOP_LOAD * statistics.median(each.service for each in rounds)
         opened = arrive(server.url, calls, rate=rate, seconds=2 * plan.seconds)
-    stages = median_stages_ms(alone)
-    engine_ms = 1000 / statistics.median(single_rates)
-    alone_ms = percentiles_ms(alone)["p50_ms"]
+    alone = [answer for each in rounds for answer in each.alone]
+
+    def median(values: Iterable[float], digits: int) -> float:
+        return round(statistics.median(values), digits)
+
     return {
         "generator": name,
-        "engine_images_per_s": round(statistics.median(engine_rates), 3),
-        "one_by_one_images_per_s": round(statistics.median(single_rates), 3),
-        "passes_at_once": lanes,
-        "service_images_per_s": round(statistics.median(rates), 3),
-        "saturation_ratio": round(statistics.median(ratios), 3),
+        "engine_images_per_s": median((each.engine for each in rounds), 3),
+        "one_by_one_images_per_s": median((each.one_by_one for each in rounds), 3),
+        "service_images_per_s": median((each.service for each in rounds), 3),
+        "saturation_ratio": median((each.service / each.engine for each in rounds), 3),
         "mean_batch": round((after[0] - batches[0]) / (after[1] - batches[1]), 2),
-        "alone_ms": alone_ms,
-        "engine_ms": round(engine_ms, 2),
-        "stages_ms": stages,
-        "overhead_ms": round(alone_ms - engine_ms - stages["decode"] - stages["encode"], 2),
+        "alone_ms": percentiles_ms(alone)["p50_ms"],
+        "engine_ms": median((each.pass_ms for each in rounds), 2),
+        "stages_ms": median_stages_ms(alone),
+        "overhead_ms": median((each.overhead_ms for each in rounds), 2),
         "failed": sum(answer.status != 200 for answer in opened),
         "open_loop": {"images_per_s": round(rate, 3)} | percentiles_ms(opened),
     }
+
+
+def run_round(
+    engine: Stylizer,
+    jobs: list[StyleJob],
+    url: str,
+    calls: list[Call],
+    clients: int,
+    seconds: float,
+) -> Round:
+    """Put next to each other in time what is compared."""
+    lanes = engine.passes_at_once if engine.overlaps(jobs[0]) else 1
+    beside = rate_of(run_engine(engine, jobs, seconds, lanes), jobs, lanes) if lanes > 1 else 0.0
+    answers, elapsed_s = saturate(url, calls, clients=clients, seconds=seconds)
+    passes_s = run_engine(engine, jobs, seconds)
+    one_by_one = rate_of(passes_s, jobs)
+    return Round(
+        one_by_one,
+        engine=max(one_by_one, beside),
+        service=sum(answer.status == 200 for answer in answers) / elapsed_s,
+        pass_ms=1000 * statistics.median(passes_s) / len(jobs),
+        alone=saturate(url, calls, clients=1, seconds=seconds / 2)[0],
+    )
 
 
 def decode(image: bytes) -> Any:
@@ -155,20 +197,26 @@ def decode(image: bytes) -> Any:
     ).pixels
 
 
-def run_engine(engine: Stylizer, jobs: list[StyleJob], seconds: float, lanes: int = 1) -> float:
-    """Give images a second of the engine alone, in ``lanes`` passes beside each other."""
-    started = time.perf_counter()
+def run_engine(
+    engine: Stylizer, jobs: list[StyleJob], seconds: float, lanes: int = 1
+) -> list[float]:
+    """Run the engine alone in ``lanes`` passes beside each other; give the seconds of each pass."""
+    end = time.perf_counter() + seconds
 
-    def paint(_: int) -> int:
-        count = 0
-        while time.perf_counter() - started < seconds:
+    def paint(_: int) -> list[float]:
+        passes_s = []
+        while (started := time.perf_counter()) < end:
             engine.run(jobs)
-            count += len(jobs)
-        return count
+            passes_s.append(time.perf_counter() - started)
+        return passes_s
 
     with ThreadPoolExecutor(lanes) as painters:
-        count = sum(painters.map(paint, range(lanes)))
-    return count / (time.perf_counter() - started)
+        return list(chain.from_iterable(painters.map(paint, range(lanes))))
+
+
+def rate_of(passes_s: list[float], jobs: list[StyleJob], lanes: int = 1) -> float:
+    """Images a second."""
+    return lanes * len(jobs) / statistics.mean(passes_s)
 
 
 def print_row(row: dict[str, Any]) -> None:
