@@ -2,10 +2,11 @@
 
     python -m benchmarks.serve [--quick] [--threads N] [--device cpu|cuda]
 
-A real server process on this machine. Rounds of: the bare engine in as many passes beside each other
-as the service runs (docs/decisions/0008); clients that saturate the service; the bare engine, one pass
-after the other; one client alone. The first two are compared, unless one by one was faster, and the
-last two. At the end calls at a constant rate, a part of what the service could answer.
+A real server process on this machine. Rounds of: the bare engine in as many passes beside each
+other as the service runs (docs/decisions/0008); clients that saturate the service; the bare engine,
+one pass after the other; one client alone. The first two are compared, unless one by one was
+faster, and the last two. At the end calls at a constant rate, a part of what the service could
+answer.
 """
 
 from __future__ import annotations
