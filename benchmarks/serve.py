@@ -3,10 +3,9 @@
     python -m benchmarks.serve [--quick] [--threads N] [--device cpu|cuda]
 
 A real server process on this machine. Rounds of: the bare engine in as many passes beside each
-other as the service runs (docs/decisions/0008); clients that saturate the service; the bare engine,
-one pass after the other; one client alone. The first two are compared, unless one by one was
-faster, and the last two. At the end calls at a constant rate, a part of what the service could
-answer.
+other as the service runs (docs/decisions/0008); clients that saturate the service; a pass of the
+bare engine and a call of one client in turn, which are compared pair by pair. At the end calls at a
+constant rate, a part of what the service could answer.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +69,7 @@ def main() -> int:
     arguments = parse_arguments()
     plan = QUICK if arguments.quick else FULL
     print(
-        f"{'generator':<14}{'engine/s':>10}{'at once':>9}{'service/s':>10}{'ratio':>7}{'batch':>7}"
+        f"{'generator':<14}{'engine/s':>10}{'service/s':>10}{'ratio':>7}{'batch':>7}"
         f"{'alone ms':>10}{'engine':>8}{'decode':>8}{'encode':>8}{'rest':>7}"
         f"{'load/s':>8}{'p50':>8}{'p95':>8}{'p99':>8}"
     )
@@ -110,21 +108,27 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """Engine and service in turn; ``alone`` are the calls of the one client."""
+class Pair:
+    """A pass of the bare engine, in ms a picture, and the call that came next, of one client."""
 
-    one_by_one: float
-    engine: float
-    service: float
     pass_ms: float
-    alone: list[Answer]
+    answer: Answer
 
     @property
     def overhead_ms(self) -> float:
-        """What is neither engine nor codec, of the one client's median."""
-        stages_ms = median_stages_ms(self.alone)
+        """What is neither engine nor codec."""
+        stages_ms = self.answer.stages_ms
         codecs_ms = stages_ms["decode"] + stages_ms["encode"]
-        return percentiles_ms(self.alone)["p50_ms"] - self.pass_ms - codecs_ms
+        return self.answer.waited_s * 1000 - self.pass_ms - codecs_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Images a second, and what one client saw."""
+
+    engine: float
+    service: float
+    pairs: list[Pair]
 
 
 def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict[str, Any]:
@@ -147,7 +151,8 @@ def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict
         after = [server.read_metric(f"atelier_batch_size_{part}") for part in ("sum", "count")]
         rate = _OPEN_LOOP_LOAD * statistics.median(each.service for each in rounds)
         opened = arrive(server.url, calls, rate=rate, seconds=2 * plan.seconds)
-    alone = [answer for each in rounds for answer in each.alone]
+    pairs = [pair for each in rounds for pair in each.pairs]
+    alone = [pair.answer for pair in pairs]
 
     def median(values: Iterable[float], digits: int) -> float:
         return round(statistics.median(values), digits)
@@ -155,14 +160,13 @@ def measure(zoo: Path, name: str, plan: Plan, threads: int, device: str) -> dict
     return {
         "generator": name,
         "engine_images_per_s": median((each.engine for each in rounds), 3),
-        "one_by_one_images_per_s": median((each.one_by_one for each in rounds), 3),
         "service_images_per_s": median((each.service for each in rounds), 3),
         "saturation_ratio": median((each.service / each.engine for each in rounds), 3),
         "mean_batch": round((after[0] - batches[0]) / (after[1] - batches[1]), 2),
         "alone_ms": percentiles_ms(alone)["p50_ms"],
-        "engine_ms": median((each.pass_ms for each in rounds), 2),
+        "engine_ms": median((pair.pass_ms for pair in pairs), 2),
         "stages_ms": median_stages_ms(alone),
-        "overhead_ms": median((each.overhead_ms for each in rounds), 2),
+        "overhead_ms": median((pair.overhead_ms for pair in pairs), 2),
         "failed": sum(answer.status != 200 for answer in opened),
         "open_loop": {"images_per_s": round(rate, 3)} | percentiles_ms(opened),
     }
@@ -177,18 +181,14 @@ def run_round(
     seconds: float,
 ) -> Round:
     """Put next to each other in time what is compared."""
-    lanes = engine.passes_at_once if engine.overlaps(jobs[0]) else 1
-    beside = rate_of(run_engine(engine, jobs, seconds, lanes), jobs, lanes) if lanes > 1 else 0.0
+    bare = run_engine(engine, jobs, seconds)
     answers, elapsed_s = saturate(url, calls, clients=clients, seconds=seconds)
-    passes_s = run_engine(engine, jobs, seconds)
-    one_by_one = rate_of(passes_s, jobs)
-    return Round(
-        one_by_one,
-        engine=max(one_by_one, beside),
-        service=sum(answer.status == 200 for answer in answers) / elapsed_s,
-        pass_ms=1000 * statistics.median(passes_s) / len(jobs),
-        alone=saturate(url, calls, clients=1, seconds=seconds / 2)[0],
-    )
+    pairs, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass_ms = 1000 * time_pass(engine, jobs) / len(jobs)
+        ((answer,), _) = saturate(url, calls, clients=1, count=1)
+        pairs.append(Pair(pass_ms, answer))
+    return Round(bare, sum(answer.status == 200 for answer in answers) / elapsed_s, pairs)
 
 
 def decode(image: bytes) -> Any:
@@ -198,34 +198,34 @@ def decode(image: bytes) -> Any:
     ).pixels
 
 
-def run_engine(
-    engine: Stylizer, jobs: list[StyleJob], seconds: float, lanes: int = 1
-) -> list[float]:
-    """Run the engine alone in ``lanes`` passes beside each other; give the seconds of each pass."""
+def run_engine(engine: Stylizer, jobs: list[StyleJob], seconds: float) -> float:
+    """Give images a second of the engine alone, with as many passes at once as the service runs."""
+    lanes = engine.passes_at_once if engine.overlaps(jobs[0]) else 1
     end = time.perf_counter() + seconds
 
     def paint(_: int) -> list[float]:
         passes_s = []
-        while (started := time.perf_counter()) < end:
-            engine.run(jobs)
-            passes_s.append(time.perf_counter() - started)
+        while time.perf_counter() < end:
+            passes_s.append(time_pass(engine, jobs))
         return passes_s
 
     with ThreadPoolExecutor(lanes) as painters:
-        return list(chain.from_iterable(painters.map(paint, range(lanes))))
-
-
-def rate_of(passes_s: list[float], jobs: list[StyleJob], lanes: int = 1) -> float:
-    """Images a second."""
+        passes_s = [pass_s for some in painters.map(paint, range(lanes)) for pass_s in some]
     return lanes * len(jobs) / statistics.mean(passes_s)
+
+
+def time_pass(engine: Stylizer, jobs: list[StyleJob]) -> float:
+    """Seconds of one pass."""
+    started = time.perf_counter()
+    engine.run(jobs)
+    return time.perf_counter() - started
 
 
 def print_row(row: dict[str, Any]) -> None:
     """Print one line of the table."""
     opened, stages = row["open_loop"], row["stages_ms"]
     print(
-        f"{row['generator']:<14}{row['one_by_one_images_per_s']:>10.2f}"
-        f"{row['engine_images_per_s']:>9.2f}"
+        f"{row['generator']:<14}{row['engine_images_per_s']:>10.2f}"
         f"{row['service_images_per_s']:>10.2f}{row['saturation_ratio']:>7.3f}"
         f"{row['mean_batch']:>7.2f}{row['alone_ms']:>10.1f}{row['engine_ms']:>8.1f}"
         f"{stages['decode']:>8.1f}{stages['encode']:>8.1f}{row['overhead_ms']:>7.1f}"
