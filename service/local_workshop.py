@@ -14,7 +14,7 @@ from service.gate import AdmissionGate
 from service.mixtures import choose_style
 from service.pipeline import StyleRequest, StylizePipeline
 from service.problems import problem_type
-from service.studio import create_batcher, create_engine, create_model_pool
+from service.studio import GPU_BATCH_JOBS, create_batcher, create_engine, create_model_pool
 from service.stylizer import DeviceUnavailableError
 from service.threads import step_back
 from service.workshops import CannotPaintError, Painting, WorkshopLostError
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _ALLOWED_S = 30 * 24 * 3600.0
 # Until there is room for a picture that is not alone.
 _PAUSE_S = 0.05
-# A full batch on a GPU. On a CPU they only wait, and a picture that waits is a few MB.
-_BATCH_JOBS = 8
 
 
 class LocalWorkshop:
@@ -54,7 +52,8 @@ class LocalWorkshop:
     def __init__(
         self, settings: Settings, wanted: Sequence[StylizeParameters], jobs: int | None = None
     ) -> None:
-        self.jobs = min(jobs or settings.codec_threads + _BATCH_JOBS, settings.max_in_flight)
+        # A full batch on a GPU. On a CPU they only wait, and a picture that waits is a few MB.
+        self.jobs = min(jobs or settings.codec_threads + GPU_BATCH_JOBS, settings.max_in_flight)
         self.max_bytes = settings.max_body_bytes
         self._settings = settings
         self._zoo = Zoo.read(settings.zoo)

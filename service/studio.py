@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from service.pipeline import StyleRequest, StylizedImage
     from service.settings import Settings
 
-# Greedy batches fill themselves; docs/decisions/0008 has the figures.
-_BATCH_JOBS = 8
+GPU_BATCH_JOBS = 8
+"""Most in a batch on a GPU, unless a setting says so; docs/decisions/0008 has the figures."""
 
 
 class Pipeline(Protocol):
@@ -128,7 +128,7 @@ def create_batcher(
         run or engine.run,
         key=lambda job: job.batch_key,
         cost=lambda job: job.pixel_count,
-        max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else _BATCH_JOBS),
+        max_jobs=settings.max_batch_jobs or (1 if engine.device == "cpu" else GPU_BATCH_JOBS),
         max_cost=settings.max_batch_pixels,
         executor=model_pool,
         at_once=engine.passes_at_once,

@@ -122,6 +122,7 @@ def test_passes_run_at_once_where_that_is_faster(
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this whole process
     stylizer = Stylizer(manifest, device="cpu", runtime="openvino", threads=threads)
     assert stylizer.passes_at_once == at_once
+    assert stylizer.crowd == at_once + 1  # fewer are sooner done one after the other
     assert Stylizer(manifest, device="cpu", runtime="torch", threads=threads).passes_at_once == 1
 
 
